@@ -1,0 +1,43 @@
+// dipcontroller: wires options, log, signals and the controller.
+#include <sys/signalfd.h>
+
+#include <csignal>
+#include <exception>
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "controller/controller.hpp"
+#include "controller/options.hpp"
+#include "protocol/net/unique_fd.hpp"
+
+namespace {
+
+// Blocked before ZeroMQ starts its threads, so that only the reactor sees them.
+ddipp::net::UniqueFd take_stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return ddipp::net::UniqueFd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto parsed = ddipp::controller::parse_options(argc, argv);
+  if (parsed.exit_code) return *parsed.exit_code;
+
+  spdlog::logger log("dipcontroller", std::make_shared<spdlog::sinks::stderr_sink_st>());
+  log.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
+  log.set_level(spdlog::level::from_str(parsed.options.log_level));
+  try {
+    const auto signal_fd = take_stop_signals();
+    ddipp::controller::Controller(parsed.options, log).run(signal_fd.get());
+  } catch (const std::exception& error) {
+    log.critical("{}", error.what());
+    return 1;
+  }
+  return 0;
+}

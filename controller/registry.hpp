@@ -1,0 +1,57 @@
+// Who is an engine of this controller: ids, uuids, and registrations that wait for their first
+// heartbeat. Pure: time comes in as an argument.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "protocol/result.hpp"
+
+namespace ddipp::controller {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+struct Engine {
+  int id = 0;
+  std::string uuid;
+};
+
+// Invariant: an id or uuid is in at most one of `engines` and the pending registrations.
+class Registry {
+ public:
+  // Reserves an id: the wished one when it is free, else the next never used. Fails when the uuid is
+  // taken. The reservation lapses at `deadline` unless finish() comes first.
+  Result<int> begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline);
+
+  // The engine's heart beats: it is registered now. Nothing for an unknown uuid.
+  std::optional<Engine> finish(const std::string& uuid);
+
+  // Removes an engine or a pending registration; nothing for an unknown id.
+  std::optional<Engine> remove(int id);
+
+  // Drops the registrations whose deadline has passed and returns them.
+  std::vector<Engine> drop_stalled(TimePoint now);
+
+  std::optional<TimePoint> next_deadline() const;
+  std::optional<Engine> find(const std::string& uuid) const;  // registered ones only
+  const std::map<int, Engine>& engines() const { return engines_; }
+
+ private:
+  struct Pending {
+    Engine engine;
+    TimePoint deadline;
+  };
+
+  bool id_is_free(int id) const;
+
+  std::map<int, Engine> engines_;
+  std::unordered_map<std::string, int> id_of_;  // registered uuids
+  std::map<std::string, Pending> pending_;      // by uuid
+  int next_id_ = 0;
+};
+
+}  // namespace ddipp::controller

@@ -1,0 +1,42 @@
+// How the direct and control channels rewrite the routing prefix of a message, and what a client is
+// told when its engine is not there. Pure.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "protocol/packing.hpp"
+#include "protocol/result.hpp"
+
+namespace ddipp::controller {
+
+// A router socket puts the sender in front: [client, engine, ...]. The engine's side needs
+// [engine, client, ...], and the way back is the same exchange. False when there are too few frames.
+template <class Frames>
+bool swap_identities(Frames& frames) {
+  if (frames.size() < 3) return false;
+  std::swap(frames[0], frames[1]);
+  return true;
+}
+
+// The frames of an error reply to a request that can't be delivered; everything but the signature,
+// which the caller makes. `frames` is [engine, client, delimiter, ...]. Nothing for a message that
+// is not a request.
+struct UndeliverableReply {
+  std::string client;
+  std::string header_type;  // "apply_reply"
+  protocol::Json parent_header;
+  protocol::Json metadata;
+  protocol::Json content;
+};
+
+std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::string_view> frames,
+                                                      protocol::Packing packing,
+                                                      const std::string& why);
+
+// True when the header of an iopub message may be a shutdown_reply; a cheap test before parsing.
+bool looks_like_shutdown_reply(std::string_view header);
+
+}  // namespace ddipp::controller
