@@ -1,0 +1,256 @@
+"""An IPython kernel that also answers ``apply_request``, with C++ channels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import _ddipp_engine as host
+from ipykernel.ipkernel import IPythonKernel
+from ipyparallel.serialize import serialize_object, unpack_apply_message
+from ipyparallel.util import utcnow
+from traitlets import Integer
+
+from .session import IOPUB, Channel, Request
+
+
+@contextlib.contextmanager
+def without_debugger() -> Iterator[None]:
+    """Keep ipykernel from importing debugpy, which an engine has no channel for."""
+    name = "ipykernel.debugger"
+    saved = sys.modules.get(name)
+    stub = types.ModuleType(name)
+    stub._is_debugpy_available = False  # type: ignore[attr-defined]
+    stub.Debugger = type("Debugger", (), {})  # type: ignore[attr-defined]
+    sys.modules[name] = stub
+    try:
+        yield
+    finally:
+        if saved is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = saved
+
+
+class EngineKernel(IPythonKernel):
+    """The kernel of one engine.
+
+    ipykernel's request handlers run unchanged; their session and channels are those of
+    :mod:`ddipp_engine.session`. Requests come from ``_ddipp_engine`` one at a time.
+    """
+
+    engine_id = Integer(-1)
+
+    def __init__(self, **kwargs: Any) -> None:
+        with without_debugger():
+            super().__init__(iopub_socket=IOPUB, **kwargs)
+        self.busy = False
+        self.shell_handlers["apply_request"] = self.apply_request
+        self.control_handlers["clear_request"] = self.clear_request
+        self._attach_data_publisher()
+        self.shell.display_pub.topic = self._topic("displaypub")
+
+    def _attach_data_publisher(self) -> None:
+        from ipyparallel.engine.datapub import ZMQDataPublisher
+
+        publisher = ZMQDataPublisher(parent=self)
+        publisher.session = self.session
+        publisher.pub_socket = IOPUB
+        self.shell.data_pub = publisher
+        self.shell.configurables.append(publisher)
+
+    @property
+    def int_id(self) -> int:  # type: ignore[override]
+        """The engine's id, under ipykernel's name for it."""
+        return self.engine_id
+
+    def _topic(self, topic: str) -> bytes:
+        return f"engine.{self.engine_id}.{topic}".encode()
+
+    # --- one request at a time ---------------------------------------------------------------
+
+    async def dispatch(self, channel: Channel, identities: list[bytes], request: Request) -> None:
+        """Run one request from "busy" to "idle"; every request gets a reply."""
+        self.set_parent(identities, request, channel=channel.name)
+        self._publish_status("busy", channel.name)
+        try:
+            await self._run_handler(channel, identities, request)
+        except KeyboardInterrupt:
+            self._reply_failure(channel, identities, request, KeyboardInterrupt())
+        except Exception as error:  # a handler's own failure must not end the engine
+            self.log.error("request %s failed", request["msg_type"], exc_info=True)
+            self._reply_failure(channel, identities, request, error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._publish_status("idle", channel.name)
+
+    async def _run_handler(
+        self, channel: Channel, identities: list[bytes], request: Request
+    ) -> None:
+        handlers = self.control_handlers if channel.name == "control" else self.shell_handlers
+        handler = handlers.get(request["msg_type"])
+        if handler is None:
+            self.log.warning("unknown request %r", request["msg_type"])
+            return
+        self._set_busy(True)
+        try:
+            result = handler(channel, identities, request)
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            self._set_busy(False)
+
+    def _set_busy(self, busy: bool) -> None:
+        # SIGINT is raised in Python only between these two; see main.on_sigint.
+        if busy:
+            self.busy = True
+            host.set_running(True)
+        else:
+            host.set_running(False)
+            self.busy = False
+
+    def _reply_failure(
+        self, channel: Channel, identities: list[bytes], request: Request, error: BaseException
+    ) -> None:
+        msg_type: str = request["msg_type"]
+        if request.replied or not msg_type.endswith("_request"):
+            return
+        content = {
+            "status": "error",
+            "ename": type(error).__name__,
+            "evalue": str(error),
+            "traceback": [f"{type(error).__name__}: {error}"],
+            "engine_info": self.engine_info("apply"),
+        }
+        self.session.send(
+            channel,
+            msg_type[: -len("request")] + "reply",
+            content,
+            parent=request,
+            ident=identities,
+            metadata=self.finish_metadata(request, self.init_metadata(request), content),
+        )
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        host.abort_queued()
+
+    # --- metadata that clients and schedulers read ---------------------------------------------
+
+    def engine_info(self, method: str | None = None) -> dict[str, Any]:
+        """Return who failed, for the client's exceptions."""
+        info: dict[str, Any] = {"engine_uuid": self.ident, "engine_id": self.engine_id}
+        if method is not None:
+            info["method"] = method
+        return info
+
+    def init_metadata(self, parent: dict[str, Any]) -> dict[str, Any]:
+        """Return the metadata that a reply starts with."""
+        asked = parent.get("metadata", {})
+        return {
+            "started": utcnow(),
+            "dependencies_met": True,
+            "engine": self.ident,
+            "is_broadcast": asked.get("is_broadcast", False),
+            "is_coalescing": asked.get("is_coalescing", False),
+            "original_msg_id": asked.get("original_msg_id", ""),
+            "label": asked.get("label"),
+        }
+
+    def finish_metadata(
+        self, parent: dict[str, Any], metadata: dict[str, Any], reply_content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Add the outcome of the request."""
+        metadata["status"] = reply_content["status"]
+        if reply_content["status"] == "error":
+            if reply_content["ename"] == "UnmetDependency":
+                metadata["dependencies_met"] = False
+            metadata["engine_info"] = self.engine_info()
+        return metadata
+
+    # --- execute, apply, clear -----------------------------------------------------------------
+
+    async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a cell; a failure says which engine it was."""
+        content = super().do_execute(*args, **kwargs)
+        if inspect.isawaitable(content):
+            content = await content
+        if content["status"] == "error":
+            content["engine_info"] = self.engine_info("execute")
+        return content
+
+    def apply_request(self, stream: Channel, ident: list[bytes], parent: Request) -> None:
+        """Call the function that a client sent and send back what it returns."""
+        metadata = self.init_metadata(parent)
+        content, buffers = self.do_apply(parent["buffers"])
+        self.session.send(
+            stream,
+            "apply_reply",
+            content,
+            parent=parent,
+            ident=ident,
+            buffers=buffers,
+            metadata=self.finish_metadata(parent, metadata, content),
+        )
+
+    def do_apply(self, buffers: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Call the function in `buffers`.
+
+        Returns
+        -------
+        content : dict
+            Of the reply.
+        buffers : list
+            The serialized result, empty after a failure.
+        """
+        try:
+            function, args, kwargs = unpack_apply_message(
+                buffers, self.shell.user_ns, copy=False
+            )
+            result = function(*args, **kwargs)
+            result_buffers = serialize_object(
+                result,
+                buffer_threshold=self.session.buffer_threshold,
+                item_threshold=self.session.item_threshold,
+            )
+        except BaseException as error:
+            return self._apply_failure(error), []
+        return {"status": "ok"}, result_buffers
+
+    def _apply_failure(self, error: BaseException) -> dict[str, Any]:
+        try:
+            self.shell.showtraceback()
+        except Exception as second:
+            self.log.error("can't format the traceback of %r: %r", type(error), second)
+        try:
+            value = str(error)
+        except Exception as second:
+            value = f"<str() of the exception raised {type(second).__name__}>"
+        traceback = getattr(self.shell, "_last_traceback", None) or []
+        self.shell._last_traceback = None
+        return {
+            "status": "error",
+            "ename": type(error).__name__,
+            "evalue": value,
+            "traceback": traceback,
+            "engine_info": self.engine_info("apply"),
+        }
+
+    def clear_request(self, stream: Channel, ident: list[bytes], parent: Request) -> None:
+        """Empty the user's namespace."""
+        self.shell.reset(False)
+        self.session.send(stream, "clear_reply", {"status": "ok"}, parent=parent, ident=ident)
+
+    async def serve(self, wake: asyncio.Event) -> None:
+        """Take requests until the engine is to end."""
+        while not host.stopping():
+            raw = host.take()
+            if raw is None:
+                await wake.wait()
+                wake.clear()
+                continue
+            await self.dispatch(*self.session.read(raw))

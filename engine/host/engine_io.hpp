@@ -1,0 +1,99 @@
+// The io thread of an engine: owns every socket, answers heartbeats and control requests, signs and
+// sends what Python produces, and never needs the GIL. A rank deep in C code or in a collective
+// still answers.
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <string>
+
+#include <spdlog/logger.h>
+
+#include "engine/core/lifecycle.hpp"
+#include "engine/core/stream_coalescer.hpp"
+#include "engine/host/host_options.hpp"
+#include "engine/host/inbox.hpp"
+#include "engine/host/outbox.hpp"
+#include "engine/host/output_capture.hpp"
+#include "engine/host/registration.hpp"
+#include "engine/host/sockets.hpp"
+#include "protocol/net/reactor.hpp"
+#include "protocol/session.hpp"
+
+namespace ddipp::engine {
+
+// What the io thread shares with the rest of the process; everything in it is thread-safe.
+struct Shared {
+  Inbox& inbox;
+  Outbox& outbox;
+  const OutputCapture& capture;
+  Registration& registration;
+  spdlog::logger& log;
+  int terminate_event;           // raised by the SIGTERM handler
+  std::atomic<int>& exit_code;   // of the process
+};
+
+class EngineIo {
+ public:
+  // Throws std::runtime_error when the connection can't be used.
+  EngineIo(const HostOptions& options, Shared shared);
+
+  // The thread's body: registers, serves, and returns after Python's Finish.
+  void run();
+
+ private:
+  void send_registration();
+  void on_registration_reply(net::Multipart& message);
+  void start_channels();
+
+  void on_ping(net::Multipart& message);
+  void on_monitor(const net::Multipart& message);
+  void on_iopub_subscription(const net::Multipart& message);
+  void on_request(ChannelName channel, net::Multipart& message);
+  void on_captured(int fd, const char* name);
+  void on_outbox();
+  void tick(net::Clock::time_point now);
+  std::optional<net::Clock::time_point> next_deadline() const;
+
+  void handle(Post& post);
+  void handle(StreamWrite& write);
+  void handle(const Flush&);
+  void handle(const PythonReady&);
+  void handle(const AbortQueued&);
+  void handle(const Finish& finish);
+
+  void on_control(Request& request);
+  void abort_request(Request& request);
+  void signal_request(Request& request);
+  void shutdown_request(Request& request);
+  void answer_aborted(const Request& request);
+  void reply(const Request& request, const std::string& type, const protocol::Json& content,
+             const protocol::Json& metadata);
+
+  void send(zmq::socket_t& socket, const std::vector<std::string>& identities,
+            const std::string& header, std::string_view parent_header, const std::string& metadata,
+            const std::string& content, std::vector<zmq::message_t> buffers = {});
+  void send_streams();
+  std::string packed_header(std::string_view type);
+  std::string topic(const std::string& name) const;
+
+  // Python gets the chance to end by itself; then the process ends anyway.
+  void begin_stop(int exit_code, const std::string& why);
+  void give_up(const std::string& line);
+
+  HostOptions options_;
+  Shared shared_;
+  protocol::Session session_;
+  std::string empty_object_;  // packed {}
+  Sockets sockets_;
+  net::Reactor reactor_;
+  Lifecycle lifecycle_;
+  StreamCoalescer streams_;
+  std::string current_parent_;  // of the last request that produced something
+  std::optional<int> id_;
+  std::optional<int> pending_signal_;
+  net::Clock::time_point signal_at_;
+  std::optional<net::Clock::time_point> hard_exit_at_;
+};
+
+}  // namespace ddipp::engine

@@ -1,0 +1,67 @@
+// Requests on their way from the io thread to the Python thread, and what runs there right now.
+#pragma once
+
+#include <pthread.h>
+
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "engine/host/request.hpp"
+#include "protocol/net/unique_fd.hpp"
+
+namespace ddipp::engine {
+
+// Any thread. `python_thread` is the one that calls take() and set_running().
+class Inbox {
+ public:
+  explicit Inbox(pthread_t python_thread)
+      : python_thread_(python_thread), event_(net::make_eventfd()) {}
+
+  // Readable while something may be there to take.
+  int event_fd() const { return event_.get(); }
+  void clear_event() { net::clear_event(event_.get()); }
+
+  // Control requests go before shell requests.
+  void push(Request request);
+
+  // The next request, or nothing. A stop shows as stopping().
+  std::optional<Request> take();
+
+  // Takes requests out of the shell queue to abort them: those named, or all when none is named.
+  // Named ones that have not come yet are taken out when they do.
+  std::vector<Request> remove(const std::vector<std::string>& msg_ids);
+
+  // Takes all requests of one type out of the shell queue.
+  std::vector<Request> remove_type(const std::string& msg_type);
+
+  // True when a request that arrives now was aborted before it came.
+  bool aborted_in_advance(const std::string& msg_id);
+
+  void stop();
+  bool stopping() const;
+
+  void set_running(bool running);
+
+  // Sends SIGINT to the Python thread if it runs a request; false when it is idle. Held together
+  // with set_running() so that a late signal never meets the next request.
+  bool interrupt();
+
+ private:
+  template <class Predicate>
+  std::vector<Request> remove_if(Predicate matches);  // with mutex_ held
+
+  pthread_t python_thread_;
+  net::UniqueFd event_;
+  mutable std::mutex mutex_;
+  std::deque<Request> control_;
+  std::deque<Request> shell_;
+  std::unordered_set<std::string> aborted_;
+  bool stopping_ = false;
+  bool running_ = false;
+};
+
+}  // namespace ddipp::engine

@@ -1,0 +1,32 @@
+// Puts pipes behind file descriptors 1 and 2, so that what C and C++ code and child processes write
+// reaches the notebook too.
+#pragma once
+
+#include <string>
+
+#include "protocol/net/unique_fd.hpp"
+
+namespace ddipp::engine {
+
+class OutputCapture {
+ public:
+  // Keeps the original stderr for logs. Throws std::system_error.
+  OutputCapture();
+
+  int original_stderr() const { return original_stderr_.get(); }
+  int stdout_fd() const { return stdout_.get(); }  // read ends, non-blocking
+  int stderr_fd() const { return stderr_.get(); }
+
+  // Moves 1 and 2 to the pipes.
+  void start();
+
+  // What is in the pipe now, at most 256 KiB.
+  static std::string drain(int fd);
+
+ private:
+  net::UniqueFd original_stderr_;
+  net::UniqueFd stdout_, stdout_write_;
+  net::UniqueFd stderr_, stderr_write_;
+};
+
+}  // namespace ddipp::engine

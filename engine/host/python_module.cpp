@@ -1,0 +1,274 @@
+#include "engine/host/python_module.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "engine/host/frame.hpp"
+
+namespace ddipp::engine {
+namespace {
+
+ModuleContext* context = nullptr;
+PyObject* frame_type = nullptr;
+
+// A forked child (a DataLoader worker) has the module but no io thread: its output goes to the
+// inherited descriptors, whose pipes the parent reads.
+std::atomic<bool> forked{false};
+
+PyObject* none() {
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+
+bool to_string(PyObject* bytes, std::string& target) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(bytes, &data, &size) != 0) return false;
+  target.assign(data, static_cast<std::size_t>(size));
+  return true;
+}
+
+PyObject* to_bytes(const void* data, std::size_t size) {
+  return PyBytes_FromStringAndSize(static_cast<const char*>(data), static_cast<Py_ssize_t>(size));
+}
+
+PyObject* to_bytes(const zmq::message_t& frame) { return to_bytes(frame.data(), frame.size()); }
+
+// --- start ------------------------------------------------------------------------------------
+
+PyObject* options(PyObject*, PyObject*) {
+  return PyUnicode_FromStringAndSize(context->options.data(),
+                                     static_cast<Py_ssize_t>(context->options.size()));
+}
+
+PyObject* wait_registered(PyObject*, PyObject*) {
+  Result<int> outcome = [] {
+    const GilReleased released;
+    return context->registration.wait();
+  }();
+  if (outcome) return PyLong_FromLong(*outcome);
+  PyErr_SetString(PyExc_ConnectionError, outcome.error().c_str());
+  return nullptr;
+}
+
+PyObject* start_capture(PyObject*, PyObject*) {
+  context->capture.start();
+  return none();
+}
+
+PyObject* ready(PyObject*, PyObject*) {
+  context->outbox.push(PythonReady{});
+  return none();
+}
+
+PyObject* log_line(PyObject*, PyObject* args) {
+  int level = 20;
+  const char* text = nullptr;
+  if (PyArg_ParseTuple(args, "is", &level, &text) == 0) return nullptr;
+  context->log.log(level >= 40   ? spdlog::level::err
+                   : level >= 30 ? spdlog::level::warn
+                   : level >= 20 ? spdlog::level::info
+                                 : spdlog::level::debug,
+                   "{}", text);
+  return none();
+}
+
+PyObject* log_fd(PyObject*, PyObject*) {
+  return PyLong_FromLong(context->capture.original_stderr());
+}
+
+// --- requests ---------------------------------------------------------------------------------
+
+PyObject* inbox_fd(PyObject*, PyObject*) { return PyLong_FromLong(context->inbox.event_fd()); }
+
+PyObject* clear_inbox_event(PyObject*, PyObject*) {
+  context->inbox.clear_event();
+  return none();
+}
+
+PyObject* identities_list(const std::vector<std::string>& identities) {
+  PyRef list(PyList_New(0));
+  for (const auto& identity : identities) {
+    const PyRef item(to_bytes(identity.data(), identity.size()));
+    if (!list || !item || PyList_Append(list.get(), item.get()) != 0) return nullptr;
+  }
+  return list.release();
+}
+
+PyObject* buffers_list(std::vector<zmq::message_t>& buffers) {
+  PyRef list(PyList_New(0));
+  for (auto& buffer : buffers) {
+    const PyRef frame(wrap_frame(frame_type, std::move(buffer)));
+    if (!list || !frame) return nullptr;
+    const PyRef view(PyMemoryView_FromObject(frame.get()));
+    if (!view || PyList_Append(list.get(), view.get()) != 0) return nullptr;
+  }
+  return list.release();
+}
+
+PyObject* take(PyObject*, PyObject*) {
+  release_sent_buffers();
+  auto request = context->inbox.take();
+  if (!request) return none();
+  PyRef identities(identities_list(request->identities));
+  PyRef header(to_bytes(request->header));
+  PyRef parent(to_bytes(request->parent_header));
+  PyRef metadata(to_bytes(request->metadata));
+  PyRef content(to_bytes(request->content));
+  PyRef buffers(buffers_list(request->buffers));
+  if (!identities || !header || !parent || !metadata || !content || !buffers) return nullptr;
+  return Py_BuildValue("(iNNNNNN)", static_cast<int>(request->channel), identities.release(),
+                       header.release(), parent.release(), metadata.release(), content.release(),
+                       buffers.release());
+}
+
+PyObject* stopping(PyObject*, PyObject*) { return PyBool_FromLong(context->inbox.stopping()); }
+
+PyObject* set_running(PyObject*, PyObject* args) {
+  int running = 0;
+  if (PyArg_ParseTuple(args, "p", &running) == 0) return nullptr;
+  context->inbox.set_running(running != 0);
+  return none();
+}
+
+PyObject* abort_queued(PyObject*, PyObject*) {
+  context->outbox.push(AbortQueued{});
+  return none();
+}
+
+// --- replies and output -----------------------------------------------------------------------
+
+bool read_identities(PyObject* list, std::vector<std::string>& target) {
+  const Py_ssize_t count = PySequence_Size(list);
+  if (count < 0) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const PyRef item(PySequence_GetItem(list, i));
+    if (!item || !to_string(item.get(), target.emplace_back())) return false;
+  }
+  return true;
+}
+
+bool read_buffers(PyObject* list, std::vector<zmq::message_t>& target) {
+  const Py_ssize_t count = PySequence_Size(list);
+  if (count < 0) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const PyRef item(PySequence_GetItem(list, i));
+    if (!item || !unwrap_buffer(item.get(), target.emplace_back())) return false;
+  }
+  return true;
+}
+
+PyObject* post(PyObject*, PyObject* args) {
+  int channel = 0;
+  const char* msg_type = nullptr;
+  PyObject *identities = nullptr, *header = nullptr, *parent = nullptr, *metadata = nullptr,
+           *content = nullptr, *buffers = nullptr;
+  if (PyArg_ParseTuple(args, "iOsOOOOO", &channel, &identities, &msg_type, &header, &parent,
+                       &metadata, &content, &buffers) == 0) {
+    return nullptr;
+  }
+  if (forked) return none();
+  Post message;
+  message.channel = static_cast<ChannelName>(channel);
+  message.msg_type = msg_type;
+  if (!read_identities(identities, message.identities) || !to_string(header, message.header) ||
+      !to_string(parent, message.parent_header) || !to_string(metadata, message.metadata) ||
+      !to_string(content, message.content) || !read_buffers(buffers, message.buffers)) {
+    return nullptr;
+  }
+  context->outbox.push(std::move(message));
+  return none();
+}
+
+void write_directly(int fd, const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t written = ::write(fd, data, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    data += written;
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+PyObject* write_stream(PyObject*, PyObject* args) {
+  int fd = 1;
+  const char* text = nullptr;
+  Py_ssize_t size = 0;
+  PyObject* parent = nullptr;
+  if (PyArg_ParseTuple(args, "iy#O", &fd, &text, &size, &parent) == 0) return nullptr;
+  if (forked) {
+    const GilReleased released;
+    write_directly(fd, text, static_cast<std::size_t>(size));
+    return none();
+  }
+  StreamWrite write{fd == 2 ? "stderr" : "stdout", {}, {text, static_cast<std::size_t>(size)}};
+  if (!to_string(parent, write.parent_header)) return nullptr;
+  context->outbox.push(std::move(write));
+  const GilReleased released;
+  context->outbox.wait_for_room();
+  return none();
+}
+
+PyObject* flush(PyObject*, PyObject*) {
+  if (!forked) context->outbox.push(Flush{});
+  return none();
+}
+
+PyObject* exit_process(PyObject*, PyObject* args) {
+  int code = 0;
+  if (PyArg_ParseTuple(args, "i", &code) == 0) return nullptr;
+  const GilReleased released;
+  context->exit_process(code);
+  return none();
+}
+
+PyMethodDef methods[] = {
+    {"options", options, METH_NOARGS, "JSON text of dipengine's options."},
+    {"wait_registered", wait_registered, METH_NOARGS, "Wait for the id of this engine."},
+    {"start_capture", start_capture, METH_NOARGS, "Send what is written to fds 1 and 2 to clients."},
+    {"ready", ready, METH_NOARGS, "Python can take requests: answer heartbeats from now on."},
+    {"log", log_line, METH_VARARGS, "log(level, text): one line in the engine's log."},
+    {"log_fd", log_fd, METH_NOARGS, "File descriptor of the engine's log."},
+    {"inbox_fd", inbox_fd, METH_NOARGS, "Descriptor that is readable when take() has something."},
+    {"clear_inbox_event", clear_inbox_event, METH_NOARGS, "Make inbox_fd() unreadable."},
+    {"take", take, METH_NOARGS,
+     "(channel, identities, header, parent, metadata, content, buffers) or None."},
+    {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
+    {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
+    {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued requests with 'aborted'."},
+    {"post", post, METH_VARARGS,
+     "post(channel, identities, msg_type, header, parent, metadata, content, buffers)."},
+    {"write", write_stream, METH_VARARGS, "write(fd, text, parent): output of the user's code."},
+    {"flush", flush, METH_NOARGS, "Send written output now."},
+    {"exit", exit_process, METH_VARARGS, "exit(code): send what is left and end the process."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_ddipp_engine",
+                          "The C++ half of the ddipp engine.",
+                          -1,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
+
+PyObject* make_module() {
+  PyRef module(PyModule_Create(&definition));
+  frame_type = make_frame_type();
+  if (!module || frame_type == nullptr) return nullptr;
+  if (PyModule_AddStringConstant(module.get(), "__version__", DDIPP_VERSION) != 0) return nullptr;
+  return module.release();
+}
+
+}  // namespace
+
+void register_module(ModuleContext& module_context) {
+  context = &module_context;
+  ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  PyImport_AppendInittab("_ddipp_engine", make_module);
+}
+
+}  // namespace ddipp::engine

@@ -1,0 +1,33 @@
+// The built-in module `_ddipp_engine`, through which the Python half of the engine takes requests
+// and gives replies and output.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "engine/host/inbox.hpp"
+#include "engine/host/outbox.hpp"
+#include "engine/host/output_capture.hpp"
+#include "engine/host/python_api.hpp"
+#include "engine/host/registration.hpp"
+
+#include <spdlog/logger.h>
+
+namespace ddipp::engine {
+
+// What the module's functions act on. Outlives the interpreter.
+struct ModuleContext {
+  std::string options;  // JSON, as dipengine wrote it
+  Inbox& inbox;
+  Outbox& outbox;
+  OutputCapture& capture;
+  Registration& registration;
+  spdlog::logger& log;
+  std::function<void(int exit_code)> exit_process;  // does not return
+};
+
+// To be called before the interpreter starts. CPython gives a built-in module's init function no
+// argument, so the context is kept in one static pointer.
+void register_module(ModuleContext& context);
+
+}  // namespace ddipp::engine

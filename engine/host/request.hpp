@@ -1,0 +1,58 @@
+// What travels between the io thread and the Python thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <zmq.hpp>
+
+namespace ddipp::engine {
+
+enum class ChannelName { shell = 0, control = 1, iopub = 2 };
+
+// A verified request. The parts are still packed; Python unpacks what it needs.
+struct Request {
+  ChannelName channel = ChannelName::shell;
+  std::vector<std::string> identities;
+  std::string msg_type;
+  std::string msg_id;
+  zmq::message_t header;
+  zmq::message_t parent_header;
+  zmq::message_t metadata;
+  zmq::message_t content;
+  std::vector<zmq::message_t> buffers;
+};
+
+// A message from Python, still unsigned.
+struct Post {
+  ChannelName channel = ChannelName::iopub;
+  std::vector<std::string> identities;
+  std::string msg_type;
+  std::string header;  // packed; "" lets the io thread make one of msg_type
+  std::string parent_header;
+  std::string metadata;
+  std::string content;
+  std::vector<zmq::message_t> buffers;
+};
+
+struct StreamWrite {
+  const char* name = "stdout";
+  std::string parent_header;
+  std::string text;
+};
+
+struct Flush {};
+struct PythonReady {};
+struct AbortQueued {};  // a cell failed: answer the queued ones with "aborted"
+
+// Python is done: send what is left, then run the callback on the io thread.
+struct Finish {
+  bool unregister = true;
+};
+
+using Outgoing = std::variant<Post, StreamWrite, Flush, PythonReady, AbortQueued, Finish>;
+
+}  // namespace ddipp::engine

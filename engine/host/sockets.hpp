@@ -1,0 +1,48 @@
+// The sockets of an engine, all connected to the controller, all with the engine's uuid as identity.
+#pragma once
+
+#include <string>
+
+#include <zmq.hpp>
+
+#include "protocol/connection_file.hpp"
+#include "protocol/net/curve.hpp"
+
+namespace ddipp::engine {
+
+class Sockets {
+ public:
+  // Connects the registrar only. Throws std::runtime_error for an interface that can't be used.
+  Sockets(const protocol::EngineConnection& connection, std::string uuid);
+
+  // The rest, once the engine has its id.
+  void connect_channels(int id);
+
+  const std::string& registration_url() const { return registration_url_; }
+
+  // Topic that tells the controller at once when this engine's connection is gone.
+  static std::string presence_topic(const std::string& uuid) { return "engine:" + uuid; }
+
+ private:
+  std::string url(int port) const;
+  zmq::socket_t make(zmq::socket_type type);
+
+  protocol::EngineConnection connection_;
+  std::string uuid_;
+  std::string host_;  // transport://address to connect to
+  bool ipc_ = false;
+  net::CurveKeys curve_;
+  zmq::context_t context_;
+  std::string registration_url_;
+
+ public:
+  zmq::socket_t registrar;  // dealer
+  zmq::socket_t shell;      // router: mux, task, broadcast
+  zmq::socket_t control;    // router
+  zmq::socket_t iopub;      // xpub
+  zmq::socket_t ping;       // sub
+  zmq::socket_t pong;       // dealer
+  zmq::socket_t monitor;    // pair: connection events of `ping`
+};
+
+}  // namespace ddipp::engine
