@@ -121,7 +121,12 @@ void Controller::on_query(net::Multipart& message) {
 
 void Controller::on_ping_subscription(const net::Multipart& message) {
   const auto frame = net::view(message.front());
-  if (!frame.empty() && frame.front() == '\x01') hub_.on_heart_subscribed(net::Clock::now());
+  if (frame.empty()) return;
+  const bool subscribed = frame.front() == '\x01';
+  if (const auto uuid = engine_of_presence_topic(frame.substr(1))) {
+    return hub_.on_presence(*uuid, subscribed, net::Clock::now());
+  }
+  if (subscribed) hub_.on_heart_subscribed(net::Clock::now());
 }
 
 void Controller::on_pong(const net::Multipart& message) {

@@ -78,6 +78,14 @@ void Hub::on_heart_subscribed(TimePoint now) {
   if (!early_ping_) early_ping_ = now + std::chrono::milliseconds(2);
 }
 
+void Hub::on_presence(const std::string& uuid, bool present, TimePoint now) {
+  if (present) {
+    absent_.erase(uuid);
+  } else if (registry_.find(uuid)) {
+    absent_[uuid] = now + kPresenceGrace;
+  }
+}
+
 void Hub::on_pong(const std::string& uuid) {
   heart_monitor_.pong(uuid);
   const auto engine = registry_.finish(uuid);
@@ -103,6 +111,7 @@ void Hub::remove_engine(int id, const std::string& why) {
   const auto engine = registry_.remove(id);
   if (!engine) return;
   heart_monitor_.forget(engine->uuid);
+  absent_.erase(engine->uuid);
   log(LogLevel::info, "engine " + std::to_string(id) + " is gone: " + why);
   if (!registered) return;
   actions_.emplace_back(Notify{protocol::UnregistrationNotification::type,
@@ -135,6 +144,11 @@ void Hub::tick(TimePoint now) {
     log(LogLevel::warning,
         "engine " + std::to_string(engine.id) + " never answered a ping: registration dropped");
   }
+  for (auto absent = absent_.begin(); absent != absent_.end();) {
+    const auto [uuid, dead_at] = *absent++;  // remove_engine erases the entry
+    const auto engine = registry_.find(uuid);
+    if (dead_at <= now && engine) remove_engine(engine->id, "its process died or lost its connection");
+  }
   const bool early_ping = early_ping_ && *early_ping_ <= now;
   if (early_ping) early_ping_.reset();
   if (now < heart_monitor_.next_deadline()) {
@@ -155,6 +169,7 @@ TimePoint Hub::next_deadline() const {
   auto earliest = heart_monitor_.next_deadline();
   if (stalled) earliest = std::min(earliest, *stalled);
   if (early_ping_) earliest = std::min(earliest, *early_ping_);
+  for (const auto& [uuid, dead_at] : absent_) earliest = std::min(earliest, dead_at);
   return earliest;
 }
 

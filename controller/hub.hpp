@@ -5,8 +5,8 @@
 //   1. registration_request reserves an id and answers with the ports;
 //   2. the engine's heart subscribes to pings and is pinged at once;
 //   3. its first pong registers it and every client is told;
-//   4. unregistration_request, shutdown_reply or too many missed pings remove it, and every client
-//      is told again.
+//   4. unregistration_request, shutdown_reply, a closed connection or too many missed pings remove
+//      it, and every client is told again.
 #pragma once
 
 #include <optional>
@@ -63,6 +63,9 @@ class Hub {
   void on_bad_query(const std::string& identity, protocol::OpenError error);
   // Pings soon; engines that come together share the ping.
   void on_heart_subscribed(TimePoint now);
+  // A subscription to an engine's presence topic began or ended. Its end means that the connection
+  // is gone: the process died, or the network failed. It may come back within kPresenceGrace.
+  void on_presence(const std::string& uuid, bool present, TimePoint now);
   void on_pong(const std::string& uuid);
   void on_engine_shutdown(const std::string& uuid);
   void on_stop_signal(const std::string& reason);
@@ -94,7 +97,10 @@ class Hub {
   HubOptions options_;
   Registry registry_;
   HeartMonitor heart_monitor_;
+  static constexpr std::chrono::milliseconds kPresenceGrace{500};
+
   std::optional<TimePoint> early_ping_;
+  std::map<std::string, TimePoint> absent_;  // uuid -> when it counts as dead
   std::vector<Action> actions_;
   bool stopping_ = false;
 };

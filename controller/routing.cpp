@@ -29,4 +29,10 @@ bool looks_like_shutdown_reply(std::string_view header) {
   return header.find("shutdown_reply") != std::string_view::npos;
 }
 
+std::optional<std::string> engine_of_presence_topic(std::string_view topic) {
+  constexpr std::string_view prefix = "engine:";
+  if (!topic.starts_with(prefix)) return std::nullopt;
+  return std::string(topic.substr(prefix.size()));
+}
+
 }  // namespace ddipp::controller

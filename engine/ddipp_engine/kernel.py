@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ from .session import IOPUB, Channel, Request
 
 @contextlib.contextmanager
 def without_debugger() -> Iterator[None]:
-    """Keep ipykernel from importing debugpy, which an engine has no channel for."""
+    """Keep ipykernel from importing debugpy, which an engine has no channel for.
+
+    The kernel's traits import it as soon as the kernel is created.
+    """
     name = "ipykernel.debugger"
     saved = sys.modules.get(name)
     stub = types.ModuleType(name)
@@ -47,8 +51,7 @@ class EngineKernel(IPythonKernel):
     engine_id = Integer(-1)
 
     def __init__(self, **kwargs: Any) -> None:
-        with without_debugger():
-            super().__init__(iopub_socket=IOPUB, **kwargs)
+        super().__init__(iopub_socket=IOPUB, **kwargs)
         self.busy = False
         self.shell_handlers["apply_request"] = self.apply_request
         self.control_handlers["clear_request"] = self.clear_request
@@ -138,6 +141,21 @@ class EngineKernel(IPythonKernel):
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
         host.abort_queued()
+
+    @contextlib.contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        # ipykernel's own version schedules the cancellation without waking the loop, which then
+        # sleeps on until something else happens.
+        loop = asyncio.get_running_loop()
+
+        def cancel(signum: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(future.cancel)
+
+        saved = signal.signal(signal.SIGINT, cancel)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, saved)
 
     # --- metadata that clients and schedulers read ---------------------------------------------
 

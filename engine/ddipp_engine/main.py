@@ -40,7 +40,7 @@ def make_kernel(options: dict[str, Any], engine_id: int, log: logging.Logger) ->
     import zmq
     from tornado.ioloop import IOLoop
 
-    from .kernel import EngineKernel
+    from .kernel import EngineKernel, without_debugger
     from .session import EngineSession
 
     connection = options["connection"]
@@ -51,15 +51,16 @@ def make_kernel(options: dict[str, Any], engine_id: int, log: logging.Logger) ->
         unpacker=connection.get("unpack", "json"),
         check_pid=False,
     )
-    kernel = EngineKernel.instance(
-        session=session,
-        engine_id=engine_id,
-        ident=options["uuid"],
-        user_ns={},
-        log=log,
-        # ipykernel asks it which thread runs cells
-        shell_channel_thread=types.SimpleNamespace(parent_thread=threading.main_thread()),
-    )
+    with without_debugger():
+        kernel = EngineKernel.instance(
+            session=session,
+            engine_id=engine_id,
+            ident=options["uuid"],
+            user_ns={},
+            log=log,
+            # ipykernel asks it which thread runs cells
+            shell_channel_thread=types.SimpleNamespace(parent_thread=threading.main_thread()),
+        )
     kernel.io_loop = IOLoop.current()
     zmq.Context.instance()  # the user's, apart from the engine's own
     return kernel
@@ -98,7 +99,6 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.config_file_name = "ipython_kernel_config.py"
     app.load_config_file(suppress_errors=True)
     kernel.shell.update_config(app.config)
-    kernel.shell.configurables[:0] = []
     if options["startup_script"]:
         app.exec_files.append(options["startup_script"])
     if options["startup_command"]:

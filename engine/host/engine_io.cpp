@@ -60,6 +60,7 @@ void EngineIo::run() {
                    [this](net::Clock::time_point now) { tick(now); });
   send_registration();
   reactor_.run();
+  sockets_.close();
 }
 
 // --- registration -----------------------------------------------------------------------------

@@ -91,4 +91,11 @@ void Sockets::connect_channels(int id) {
   ping.connect(url(connection_.hb_ping));
 }
 
+void Sockets::close() {
+  for (zmq::socket_t* socket : {&registrar, &shell, &control, &iopub, &ping, &pong, &monitor}) {
+    socket->close();
+  }
+  context_.close();
+}
+
 }  // namespace ddipp::engine

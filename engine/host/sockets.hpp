@@ -18,6 +18,9 @@ class Sockets {
   // The rest, once the engine has its id.
   void connect_channels(int id);
 
+  // Closes all and waits until what was sent has left, at most the linger time of a second.
+  void close();
+
   const std::string& registration_url() const { return registration_url_; }
 
   // Topic that tells the controller at once when this engine's connection is gone.
