@@ -174,7 +174,20 @@ void EngineIo::on_control(Request& request) {
     shared_.inbox.interrupt();
     return reply(request, "interrupt_reply", protocol::OkReply{}, Json::object());
   }
+  if (type == "ddipp_cut_request") return cut_request(request);
   shared_.inbox.push(std::move(request));
+}
+
+// Ours: frees a rank that waits in a collective of the generation that the client means.
+void EngineIo::cut_request(Request& request) {
+  const auto json = protocol::unpack(net::view(request.content), session_.packing());
+  if (!json || !json->is_object() || !json->value("generation", Json()).is_number_integer()) {
+    return reply(request, "ddipp_cut_reply", error_content("ValueError", "no generation given"),
+                 Json::object());
+  }
+  const auto count = shared_.socket_guard.cut(json->at("generation").get<int>());
+  reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}},
+        Json::object());
 }
 
 void EngineIo::abort_request(Request& request) {

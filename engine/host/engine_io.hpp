@@ -16,6 +16,7 @@
 #include "engine/host/outbox.hpp"
 #include "engine/host/output_capture.hpp"
 #include "engine/host/registration.hpp"
+#include "engine/host/socket_guard.hpp"
 #include "engine/host/sockets.hpp"
 #include "protocol/net/reactor.hpp"
 #include "protocol/session.hpp"
@@ -28,6 +29,7 @@ struct Shared {
   Outbox& outbox;
   const OutputCapture& capture;
   Registration& registration;
+  SocketGuard& socket_guard;
   spdlog::logger& log;
   int terminate_event;           // raised by the SIGTERM handler
   std::atomic<int>& exit_code;   // of the process
@@ -66,6 +68,7 @@ class EngineIo {
   void abort_request(Request& request);
   void signal_request(Request& request);
   void shutdown_request(Request& request);
+  void cut_request(Request& request);
   void answer_aborted(const Request& request);
   void reply(const Request& request, const std::string& type, const protocol::Json& content,
              const protocol::Json& metadata);

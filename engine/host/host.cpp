@@ -84,10 +84,11 @@ int run(const std::string& options_json, int argc, char** argv) {
   Inbox inbox(pthread_self());
   Outbox outbox;
   Registration registration;
+  SocketGuard socket_guard;
   const net::UniqueFd terminate_event = net::make_eventfd();
   std::atomic<int> exit_code{0};
-  EngineIo io(options, Shared{inbox, outbox, capture, registration, log, terminate_event.get(),
-                              exit_code});
+  EngineIo io(options, Shared{inbox, outbox, capture, registration, socket_guard, log,
+                              terminate_event.get(), exit_code});
 
   terminate_fd = terminate_event.get();
   engine_pid = ::getpid();
@@ -107,7 +108,7 @@ int run(const std::string& options_json, int argc, char** argv) {
     io_thread.join();
   };
   ModuleContext context{options_json, inbox,        outbox, capture,
-                        registration, log, [&](int code) {
+                        registration, socket_guard, log,    [&](int code) {
                           finish();
                           ::_exit(code != 0 ? code : exit_code.load());
                         }};

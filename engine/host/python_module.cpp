@@ -138,6 +138,23 @@ PyObject* abort_queued(PyObject*, PyObject*) {
   return none();
 }
 
+PyObject* guard_sockets(PyObject*, PyObject* args) {
+  int generation = 0;
+  PyObject* list = nullptr;
+  if (PyArg_ParseTuple(args, "iO", &generation, &list) == 0) return nullptr;
+  const Py_ssize_t count = PySequence_Size(list);
+  if (count < 0) return nullptr;
+  std::vector<int> fds;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const PyRef item(PySequence_GetItem(list, i));
+    const long fd = item ? PyLong_AsLong(item.get()) : -1;
+    if (PyErr_Occurred() != nullptr) return nullptr;
+    fds.push_back(static_cast<int>(fd));
+  }
+  context->socket_guard.watch(generation, std::move(fds));
+  return none();
+}
+
 // --- replies and output -----------------------------------------------------------------------
 
 bool read_identities(PyObject* list, std::vector<std::string>& target) {
@@ -238,6 +255,8 @@ PyMethodDef methods[] = {
     {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
     {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
     {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued requests with 'aborted'."},
+    {"guard_sockets", guard_sockets, METH_VARARGS,
+     "guard_sockets(generation, fds): connections that a cut request may shut down."},
     {"post", post, METH_VARARGS,
      "post(channel, identities, msg_type, header, parent, metadata, content, buffers)."},
     {"write", write_stream, METH_VARARGS, "write(fd, text, parent): output of the user's code."},

@@ -10,6 +10,7 @@
 #include "engine/host/output_capture.hpp"
 #include "engine/host/python_api.hpp"
 #include "engine/host/registration.hpp"
+#include "engine/host/socket_guard.hpp"
 
 #include <spdlog/logger.h>
 
@@ -22,6 +23,7 @@ struct ModuleContext {
   Outbox& outbox;
   OutputCapture& capture;
   Registration& registration;
+  SocketGuard& socket_guard;
   spdlog::logger& log;
   std::function<void(int exit_code)> exit_process;  // does not return
 };

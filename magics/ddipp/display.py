@@ -1,0 +1,78 @@
+"""Shows in the notebook what the ranks print and display."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import Any
+
+
+class OutputView:
+    """Shows messages of some ranks as a local cell would show its own.
+
+    Parameters
+    ----------
+    ranks : collection of int, optional
+        Whose output is shown; all when not given.
+    world_size : int
+        With more than one rank shown, each block of text is labelled.
+    quiet : bool
+        Show nothing but errors.
+    """
+
+    def __init__(self, ranks: Collection[int] | None, world_size: int, quiet: bool = False) -> None:
+        self._ranks = set(range(world_size)) if ranks is None else set(ranks)
+        self._labelled = len(self._ranks) > 1
+        self._quiet = quiet
+        self._last_label: int | None = None
+        self._at_line_start = True
+
+    def show(self, rank: int, message: dict[str, Any]) -> None:
+        """Show one iopub message."""
+        if self._quiet or rank not in self._ranks:
+            return
+        kind = message["header"]["msg_type"]
+        content = message["content"]
+        if kind == "stream":
+            self._label(rank)
+            self._text(content["name"], content["text"])
+        elif kind in ("display_data", "execute_result", "update_display_data"):
+            self._label(rank)
+            self._rich(content, update=kind == "update_display_data")
+
+    def _label(self, rank: int) -> None:
+        if not self._labelled or self._last_label == rank:
+            return
+        if not self._at_line_start:
+            self._text("stdout", "\n")
+        self._text("stdout", f"[rank {rank}]\n")
+        self._last_label = rank
+
+    def _text(self, name: str, text: str) -> None:
+        stream = sys.stderr if name == "stderr" else sys.stdout
+        stream.write(text)
+        stream.flush()
+        self._at_line_start = text.endswith(("\n", "\r"))
+
+    def _rich(self, content: dict[str, Any], update: bool) -> None:
+        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.display import publish_display_data
+
+        data = content["data"]
+        if not InteractiveShell.initialized() or not _has_front_end():
+            self._text("stdout", data.get("text/plain", "") + "\n")
+            return
+        publish_display_data(
+            data=data,
+            metadata=content.get("metadata") or {},
+            transient=content.get("transient") or {},
+            update=update,
+        )
+
+
+def _has_front_end() -> bool:
+    """Tell whether a notebook shows rich output; a terminal shows text."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,32 @@
+"""What can go wrong, each as one line for the person at the notebook."""
+
+from __future__ import annotations
+
+
+class DdippError(Exception):
+    """A problem with a remedy. Shown as its one line, without a traceback."""
+
+    def _render_traceback_(self, *_: object) -> list[str]:
+        return [f"ddipp: {self}"]
+
+
+class CellFailed(DdippError):
+    """A cell failed on at least one rank.
+
+    Attributes
+    ----------
+    errors : dict of int to Exception
+        The failure of each rank that failed, by rank.
+    """
+
+    def __init__(self, summary: str, errors: dict[int, Exception], traceback: list[str]) -> None:
+        super().__init__(summary)
+        self.errors = errors
+        self._traceback = traceback
+
+    def _render_traceback_(self, *_: object) -> list[str]:
+        return [*self._traceback, f"ddipp: {self}"]
+
+
+class CellInterrupted(CellFailed):
+    """A cell was interrupted from the notebook."""
