@@ -27,11 +27,21 @@ class SocketGuard {
   std::size_t cut(int generation) {
     const std::lock_guard lock(mutex_);
     if (generation != generation_) return 0;
-    for (const int fd : fds_) ::shutdown(fd, SHUT_RDWR);
-    return fds_.size();
+    std::size_t count = 0;
+    for (const int fd : fds_) {
+      if (!is_listening(fd) && ::shutdown(fd, SHUT_RDWR) == 0) ++count;
+    }
+    return count;
   }
 
  private:
+  // Gloo ends the process when its listening socket fails.
+  static bool is_listening(int fd) {
+    int listening = 0;
+    socklen_t size = sizeof listening;
+    return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening != 0;
+  }
+
   std::mutex mutex_;
   int generation_ = -1;
   std::vector<int> fds_;

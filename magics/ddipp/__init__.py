@@ -26,8 +26,6 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics; called by ``%load_ext ddipp``."""
-    import atexit
-
     from .magics import DdippMagics
 
     global _magics
@@ -35,11 +33,10 @@ def load_ipython_extension(shell: Any) -> None:
         return
     _magics = DdippMagics(shell)
     shell.register_magics(_magics)
-    atexit.register(unload_ipython_extension, shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """End the group; called by ``%unload_ext ddipp`` and at the end of the session."""
+    """End the group; called by ``%unload_ext ddipp``."""
     global _magics
     if _magics is not None:
         magics, _magics = _magics, None

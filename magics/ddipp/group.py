@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal as signals
 from collections.abc import Sequence
 from types import TracebackType
@@ -39,6 +40,8 @@ class Group:
         self.app = app
         self.timeout_s = 60.0
         self.grace_s = 10.0
+        # Runs before the cluster's own exit handler, which would end it under a living client.
+        atexit.register(self.shutdown)
 
     # --- life --------------------------------------------------------------------------------
 
@@ -104,6 +107,7 @@ class Group:
 
     def shutdown(self) -> None:
         """End all ranks and the controller."""
+        atexit.unregister(self.shutdown)
         self.client.close()
         self._cluster.stop_cluster_sync()
 
