@@ -151,8 +151,14 @@ PyObject* guard_sockets(PyObject*, PyObject* args) {
     if (PyErr_Occurred() != nullptr) return nullptr;
     fds.push_back(static_cast<int>(fd));
   }
-  context->socket_guard.watch(generation, std::move(fds));
+  context->socket_guard.watch(generation, fds);
   return none();
+}
+
+PyObject* cut_sockets(PyObject*, PyObject* args) {
+  int generation = 0;
+  if (PyArg_ParseTuple(args, "i", &generation) == 0) return nullptr;
+  return PyLong_FromSize_t(context->socket_guard.cut(generation));
 }
 
 // --- replies and output -----------------------------------------------------------------------
@@ -257,6 +263,8 @@ PyMethodDef methods[] = {
     {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued requests with 'aborted'."},
     {"guard_sockets", guard_sockets, METH_VARARGS,
      "guard_sockets(generation, fds): connections that a cut request may shut down."},
+    {"cut_sockets", cut_sockets, METH_VARARGS,
+     "cut_sockets(generation): shut these connections down; returns how many."},
     {"post", post, METH_VARARGS,
      "post(channel, identities, msg_type, header, parent, metadata, content, buffers)."},
     {"write", write_stream, METH_VARARGS, "write(fd, text, parent): output of the user's code."},

@@ -5,9 +5,9 @@
 #pragma once
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <mutex>
-#include <utility>
 #include <vector>
 
 namespace ddipp::engine {
@@ -15,11 +15,11 @@ namespace ddipp::engine {
 // Any thread.
 class SocketGuard {
  public:
-  // The descriptors stay open until the next call for another generation.
-  void watch(int generation, std::vector<int> fds) {
+  void watch(int generation, const std::vector<int>& fds) {
     const std::lock_guard lock(mutex_);
     generation_ = generation;
-    fds_ = std::move(fds);
+    connections_.clear();
+    for (const int fd : fds) connections_.push_back({fd, inode(fd)});
   }
 
   // Shuts the connections down and returns how many. A request for another generation is late and
@@ -28,13 +28,25 @@ class SocketGuard {
     const std::lock_guard lock(mutex_);
     if (generation != generation_) return 0;
     std::size_t count = 0;
-    for (const int fd : fds_) {
-      if (!is_listening(fd) && ::shutdown(fd, SHUT_RDWR) == 0) ++count;
+    for (const auto& connection : connections_) {
+      // Gloo closes the descriptor of a failed connection, and it may belong to another file now.
+      if (inode(connection.fd) != connection.inode || is_listening(connection.fd)) continue;
+      if (::shutdown(connection.fd, SHUT_RDWR) == 0) ++count;
     }
     return count;
   }
 
  private:
+  struct Connection {
+    int fd;
+    ino_t inode;
+  };
+
+  static ino_t inode(int fd) {
+    struct stat status{};
+    return ::fstat(fd, &status) == 0 ? status.st_ino : 0;
+  }
+
   // Gloo ends the process when its listening socket fails.
   static bool is_listening(int fd) {
     int listening = 0;
@@ -44,7 +56,7 @@ class SocketGuard {
 
   std::mutex mutex_;
   int generation_ = -1;
-  std::vector<int> fds_;
+  std::vector<Connection> connections_;
 };
 
 }  // namespace ddipp::engine

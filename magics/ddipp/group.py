@@ -230,6 +230,7 @@ class Group:
         """After a failed cell: free what it holds and form the next generation."""
         if any(engine not in self.client.ids for engine in self.engine_ids):
             return  # the next use says what to do
+        self.apply(rank_side.leave_group)
         self.apply(rank_side.forget_failure)
         self.form()
 

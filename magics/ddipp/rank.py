@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+_generation = -1  # of the group that this rank is in
 _store: Any = None  # of this generation; on rank 0 it is the server
 _kept: list[Any] = []  # stores of generations that peers may still be leaving
 
@@ -133,7 +134,8 @@ def form_group(
     import torch
     import torch.distributed as dist
 
-    global _store
+    global _store, _generation
+    _generation = generation
     timeout = datetime.timedelta(seconds=timeout_s)
     if rank != 0:
         _store = dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
@@ -160,22 +162,39 @@ def form_group(
 
 
 def leave_group() -> None:
-    """Leave the group if there is one; closes the connections that peers may wait on."""
+    """Leave the group if there is one.
+
+    The connections are shut down first. Peers that wait for this rank fail at once, and collectives
+    of this rank that never finished end, without which the group's destructor would wait for them.
+    Destroying alone is not enough: the traceback of a failed cell keeps the group alive.
+    """
     dist = sys.modules.get("torch.distributed")
     if dist is None or not dist.is_initialized():
         return
     with contextlib.suppress(ImportError):
         import _ddipp_engine as host
 
-        host.guard_sockets(-1, [])
+        host.cut_sockets(_generation)
     dist.destroy_process_group()
 
 
 def forget_failure() -> None:
-    """Free what the traceback of a failed cell keeps alive, GPU memory included."""
+    """Free what the traceback of a failed cell keeps alive: tensors, GPU memory, the old group."""
+    import traceback
+
+    from IPython import get_ipython
+
+    last = getattr(sys, "last_traceback", None)
+    if last is not None:
+        traceback.clear_frames(last)
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):
             delattr(sys, name)
+    formatter = getattr(get_ipython(), "InteractiveTB", None)
+    for name in ("etype", "evalue", "tb"):
+        if hasattr(formatter, name):
+            setattr(formatter, name, None)
+    gc.collect()
     free_memory()
 
 

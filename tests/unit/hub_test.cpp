@@ -1,0 +1,170 @@
+#include <doctest/doctest.h>
+
+#include "controller/hub.hpp"
+
+using namespace ddipp::controller;
+using namespace ddipp::protocol;
+using namespace std::chrono_literals;
+
+namespace {
+
+const TimePoint kStart{};
+
+struct World {
+  Hub hub{HubOptions{{1000ms, 2}, 5000ms, Json{{"mux", 7}}}, kStart};
+
+  Message message(const std::string& type, Json content = Json::object()) {
+    Message result;
+    result.header.msg_id = "id-of-" + type;
+    result.header.msg_type = type;
+    result.content = std::move(content);
+    return result;
+  }
+
+  void register_engine(const std::string& uuid) {
+    hub.on_query(uuid, message("registration_request", {{"uuid", uuid}}), kStart);
+    hub.on_pong(uuid);
+  }
+
+  template <class T>
+  std::vector<T> take() {
+    std::vector<T> found;
+    for (Action& action : hub.take_actions()) {
+      if (auto* wanted = std::get_if<T>(&action)) found.push_back(std::move(*wanted));
+    }
+    return found;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an engine gets an id and the ports, and clients hear of it after its first pong") {
+  World world;
+  world.hub.on_query("peer", world.message("registration_request", {{"uuid", "u"}}), kStart);
+  const auto replies = world.take<Reply>();
+  REQUIRE(replies.size() == 1);
+  CHECK(replies[0].identity == "peer");
+  CHECK(replies[0].type == "registration_reply");
+  CHECK(replies[0].parent_header["msg_id"] == "id-of-registration_request");
+  const auto content = parse_content<RegistrationReply>(replies[0].content);
+  REQUIRE(content);
+  CHECK(content->id == 0);
+  CHECK(content->hb_period == 1000);
+  CHECK(content->connection_info == Json{{"mux", 7}});
+  CHECK(world.hub.registry().engines().empty());
+
+  world.hub.on_pong("u");
+  const auto notifications = world.take<Notify>();
+  REQUIRE(notifications.size() == 1);
+  CHECK(notifications[0].type == "registration_notification");
+  CHECK(notifications[0].content == Json{{"id", 0}, {"uuid", "u"}});
+  world.hub.on_pong("u");
+  CHECK(world.take<Notify>().empty());
+}
+
+TEST_CASE("a client is told the engines that are registered") {
+  World world;
+  world.register_engine("u");
+  world.register_engine("v");
+  world.take<Notify>();
+  world.hub.on_query("client", world.message("connection_request"), kStart);
+  const auto replies = world.take<Reply>();
+  REQUIRE(replies.size() == 1);
+  CHECK(replies[0].content["engines"] == Json{{"0", "u"}, {"1", "v"}});
+}
+
+TEST_CASE("leaving, shutdown and silence all end in one notification") {
+  World world;
+  for (const char* uuid : {"a", "b", "c"}) world.register_engine(uuid);
+  world.take<Notify>();
+
+  world.hub.on_query("a", world.message("unregistration_request", {{"id", 0}}), kStart);
+  world.hub.on_query("a", world.message("unregistration_request", {{"id", 0}}), kStart);
+  world.hub.on_engine_shutdown("b");
+  world.hub.on_engine_shutdown("b");
+  const auto left = world.take<Notify>();
+  REQUIRE(left.size() == 2);
+  CHECK(left[0].type == "unregistration_notification");
+  CHECK(left[0].content == Json{{"id", 0}, {"uuid", "a"}});
+  CHECK(left[1].content == Json{{"id", 1}, {"uuid", "b"}});
+
+  for (int beat = 1; beat <= 3; ++beat) world.hub.tick(kStart + beat * 1000ms);
+  CHECK(world.take<Notify>().empty());
+  world.hub.tick(kStart + 4000ms);
+  const auto lost = world.take<Notify>();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].content == Json{{"id", 2}, {"uuid", "c"}});
+}
+
+TEST_CASE("a closed connection is forgiven for a moment and is death after it") {
+  World world;
+  world.register_engine("a");
+  world.take<Notify>();
+  world.hub.on_presence("a", false, kStart);
+  world.hub.on_presence("a", true, kStart + 100ms);
+  world.hub.tick(kStart + 600ms);
+  CHECK(world.take<Notify>().empty());
+  world.hub.on_presence("a", false, kStart + 600ms);
+  CHECK(world.hub.next_deadline() <= kStart + 1100ms);
+  world.hub.tick(kStart + 1100ms);
+  CHECK(world.take<Notify>().size() == 1);
+}
+
+TEST_CASE("hearts that subscribe together share one early ping") {
+  World world;
+  world.hub.on_heart_subscribed(kStart);
+  world.hub.on_heart_subscribed(kStart + 1ms);
+  CHECK(world.take<Ping>().empty());
+  world.hub.tick(world.hub.next_deadline());
+  CHECK(world.take<Ping>().size() == 1);
+  CHECK(world.hub.next_deadline() == kStart + 1000ms);
+}
+
+TEST_CASE("a registration whose heart never beats is dropped") {
+  World world;
+  world.hub.on_query("u", world.message("registration_request", {{"uuid", "u"}}), kStart);
+  world.hub.tick(kStart + 5000ms);
+  world.take<Notify>();
+  world.hub.on_pong("u");
+  CHECK(world.take<Notify>().empty());
+}
+
+TEST_CASE("bad requests get an error reply and change nothing") {
+  World world;
+  world.hub.on_query("p", world.message("registration_request"), kStart);
+  world.hub.on_query("p", world.message("nonsense_request"), kStart);
+  const auto replies = world.take<Reply>();
+  REQUIRE(replies.size() == 2);
+  for (const auto& reply : replies) {
+    CHECK(reply.type == "hub_error");
+    CHECK(reply.content["status"] == "error");
+  }
+  CHECK(replies[1].content["ename"] == "NotImplementedError");
+  world.hub.on_query("p", world.message("unregistration_request", {{"id", "x"}}), kStart);
+  CHECK(world.take<Reply>().empty());
+}
+
+TEST_CASE("a request with another key is answered so that its sender fails at once") {
+  World world;
+  world.hub.on_bad_query("peer", OpenError::wrong_signature);
+  CHECK(world.take<Reply>().size() == 1);
+  world.hub.on_bad_query("peer", OpenError::no_delimiter);
+  CHECK(world.take<Reply>().empty());
+}
+
+TEST_CASE("a stop tells every client once") {
+  World world;
+  world.hub.on_stop_signal("signal");
+  world.hub.on_query("c", world.message("shutdown_request"), kStart);
+  int stops = 0;
+  int notifications = 0;
+  for (const Action& action : world.hub.take_actions()) {
+    stops += std::holds_alternative<Stop>(action) ? 1 : 0;
+    if (const auto* notify = std::get_if<Notify>(&action)) {
+      ++notifications;
+      CHECK(notify->type == "shutdown_notification");
+    }
+  }
+  CHECK(stops == 1);
+  CHECK(notifications == 1);
+}
