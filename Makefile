@@ -1,0 +1,106 @@
+# Two commands on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
+SUDO := $(shell test $$(id -u) = 0 || echo sudo)
+
+SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-dev python3-venv \
+  libzmq3-dev cppzmq-dev nlohmann-json3-dev libssl-dev libboost-dev libboost-filesystem-dev \
+  libsqlite3-dev libspdlog-dev libfmt-dev libcli11-dev doctest-dev
+
+CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
+  engine/*/*.?pp launcher/*.?pp)
+SOURCES := CMakeLists.txt $(wildcard cmake/*.cmake */CMakeLists.txt) $(CPP_SOURCES) \
+  $(wildcard engine/ddipp_engine/*.py magics/ddipp/*.py magics/ddipp/*/*.py)
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# --- set-up -------------------------------------------------------------------------------------
+
+build/stamps/system: Makefile
+	@mkdir -p $(@D)
+	@missing=$$(for p in $(SYSTEM_PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing system packages:" $$missing; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	fi
+	@touch $@
+
+# The engine hosts an interpreter through its shared library, which not every python3 has.
+build/stamps/venv: build/stamps/system
+	@python=$$(for p in python3 /usr/bin/python3; do \
+	  $$p -c 'import sys, sysconfig; v = sysconfig.get_config_var; \
+	    sys.exit(not (sys.version_info >= (3, 10) and ".so" in str(v("LDLIBRARY"))))' \
+	    2>/dev/null && echo $$p && break; done); \
+	if [ -z "$$python" ]; then \
+	  echo "Need Python 3.10 or later with a shared libpython: apt-get install python3-dev"; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$python --version)"; \
+	$$python -m venv --clear $(VENV)
+	@touch $@
+
+build/stamps/packages: pyproject.toml build/stamps/venv
+	@echo "Installing Python packages (torch is large; pip caches it)"
+	@$(BIN)/python -c 'import sys; sys.path.insert(0, "cmake"); import requirements; \
+	  print(*requirements.of("pyproject.toml", "dev"), sep="\n")' > build/stamps/requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check -r build/stamps/requirements.txt
+	@touch $@
+
+# The same route as a user's `pip install .`, without isolation so that it is quick.
+build/stamps/install: $(SOURCES) pyproject.toml build/stamps/packages
+	@echo "Building and installing ddipp"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	  -C cmake.define.DDIPP_WERROR=ON .
+	@touch $@
+
+.PHONY: install
+install: build/stamps/install ## Build everything and install it into .venv
+
+# --- what a user runs ---------------------------------------------------------------------------
+
+.PHONY: demo
+demo: install ## Train a network under DDP in IPython (all GPUs, else 2 CPU ranks)
+	@$(BIN)/python examples/run_in_ipython.py examples/digits.ipynb
+
+# --- checks -------------------------------------------------------------------------------------
+
+.PHONY: test
+test: sanitize pytest ## All tests
+
+.PHONY: sanitize
+sanitize: asan tsan ## C++ unit tests with the address, undefined and thread sanitizers
+
+.PHONY: asan tsan
+asan tsan: build/stamps/system
+	@cmake --preset $@ > build/stamps/$@.log || (cat build/stamps/$@.log; false)
+	@cmake --build --preset $@ -j $(JOBS) | tail -1
+	@ctest --preset $@
+
+.PHONY: pytest
+pytest: install ## Python tests: client, engine, magics, training
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: unit
+unit: build/stamps/system ## C++ unit tests, optimized
+	@cmake --preset release > /dev/null && cmake --build --preset release -j $(JOBS) | tail -1
+	@ctest --preset release
+
+.PHONY: lint
+lint: install ## ruff, mypy, clang-format and clang-tidy
+	$(BIN)/ruff check magics engine tests compat examples cmake
+	$(BIN)/ruff format --check magics engine tests compat examples cmake
+	$(BIN)/mypy magics/ddipp
+	clang-format --dry-run --Werror $(CPP_SOURCES) tests/unit/*.cpp
+	cmake --preset release > /dev/null
+	clang-tidy -quiet -p build/release $(filter %.cpp,$(CPP_SOURCES))
+
+.PHONY: clean
+clean: ## Remove everything that was built, the virtual environment included
+	rm -rf build $(VENV)
