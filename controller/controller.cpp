@@ -186,15 +186,11 @@ void Controller::refuse(Direct& direct, const net::Multipart& message) {
 
 void Controller::reject_unsupported(Channel& channel, net::Multipart& message,
                                     const std::string& what) {
-  auto frames = net::views(message);
-  frames.insert(frames.begin(), std::string_view());  // in the place of the engine
-  auto reply = undeliverable_reply(frames, session_.packing(), "");
-  if (!reply) return;
   const std::string why = what + " are not supported by this controller yet; use client[:]";
-  reply->metadata.erase("engine");
-  send_reply(channel.front, {reply->client}, reply->header_type,
-             error_content("NotImplementedError", why), std::move(reply->parent_header),
-             std::move(reply->metadata));
+  for (auto& reply : refusals(net::views(message), session_.packing(), why)) {
+    send_reply(channel.front, {reply.client}, reply.header_type, std::move(reply.content),
+               std::move(reply.parent_header), std::move(reply.metadata));
+  }
 }
 
 net::Clock::time_point Controller::next_deadline() const {

@@ -79,6 +79,7 @@ class EngineKernel(IPythonKernel):
 
     async def dispatch(self, channel: Channel, identities: list[bytes], request: Request) -> None:
         """Run one request from "busy" to "idle"; every request gets a reply."""
+        host.begin_request(request.raw_header)
         self.set_parent(identities, request, channel=channel.name)
         self._publish_status("busy", channel.name)
         try:
@@ -90,6 +91,7 @@ class EngineKernel(IPythonKernel):
             self._reply_failure(channel, identities, request, error)
         sys.stdout.flush()
         sys.stderr.flush()
+        host.end_request()
         self._publish_status("idle", channel.name)
 
     async def _run_handler(

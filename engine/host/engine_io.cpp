@@ -250,7 +250,6 @@ void EngineIo::handle(Post& post) {
   on_captured(shared_.capture.stdout_fd(), "stdout");
   on_captured(shared_.capture.stderr_fd(), "stderr");
   send_streams();
-  current_parent_ = post.parent_header;
   if (!id_) return;
   zmq::socket_t& socket = post.channel == ChannelName::shell     ? sockets_.shell
                           : post.channel == ChannelName::control ? sockets_.control
@@ -260,7 +259,6 @@ void EngineIo::handle(Post& post) {
 }
 
 void EngineIo::handle(StreamWrite& write) {
-  current_parent_ = write.parent_header;
   streams_.write(write.name, write.parent_header, write.text, net::Clock::now());
 }
 
@@ -272,10 +270,8 @@ void EngineIo::handle(const Flush&) {
 
 void EngineIo::handle(const PythonReady&) { lifecycle_.on_python_ready(); }
 
-void EngineIo::handle(const AbortQueued&) {
-  for (const Request& request : shared_.inbox.remove_type(protocol::ExecuteRequest::type)) {
-    answer_aborted(request);
-  }
+void EngineIo::handle(const Aborted& aborted) {
+  for (const Request& request : aborted.requests) answer_aborted(request);
 }
 
 void EngineIo::handle(const Finish& finish) {
@@ -297,7 +293,7 @@ void EngineIo::on_captured(int fd, const char* name) {
         ::write(shared_.capture.original_stderr(), text.data(), text.size());
     return;
   }
-  streams_.write(name, current_parent_, text, net::Clock::now());
+  streams_.write(name, shared_.capture.parent_header(), text, net::Clock::now());
 }
 
 void EngineIo::send_streams() {

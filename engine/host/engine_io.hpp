@@ -61,7 +61,7 @@ class EngineIo {
   void handle(StreamWrite& write);
   void handle(const Flush&);
   void handle(const PythonReady&);
-  void handle(const AbortQueued&);
+  void handle(const Aborted& aborted);
   void handle(const Finish& finish);
 
   void on_control(Request& request);
@@ -92,7 +92,6 @@ class EngineIo {
   net::Reactor reactor_;
   Lifecycle lifecycle_;
   StreamCoalescer streams_;
-  std::string current_parent_;  // of the last request that produced something
   std::optional<int> id_;
   std::optional<int> pending_signal_;
   net::Clock::time_point signal_at_;

@@ -1,11 +1,14 @@
 #include "engine/host/output_capture.hpp"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <system_error>
+#include <thread>
+#include <utility>
 
 namespace ddipp::engine {
 namespace {
@@ -18,6 +21,11 @@ void make_pipe(net::UniqueFd& read_end, net::UniqueFd& write_end) {
   read_end.reset(ends[0]);
   write_end.reset(ends[1]);
   ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
+}
+
+bool is_empty(int fd) {
+  int waiting = 0;
+  return ::ioctl(fd, FIONREAD, &waiting) != 0 || waiting == 0;
 }
 
 }  // namespace
@@ -44,6 +52,24 @@ std::string OutputCapture::drain(int fd) {
     text.append(buffer.data(), static_cast<std::size_t>(got));
   }
   return text;
+}
+
+void OutputCapture::set_parent_header(std::string packed) {
+  const std::lock_guard lock(mutex_);
+  parent_header_ = std::move(packed);
+}
+
+std::string OutputCapture::parent_header() const {
+  const std::lock_guard lock(mutex_);
+  return parent_header_;
+}
+
+void OutputCapture::wait_until_drained(std::chrono::milliseconds patience) const {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (!(is_empty(stdout_.get()) && is_empty(stderr_.get()))) {
+    if (std::chrono::steady_clock::now() > deadline) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
 }
 
 }  // namespace ddipp::engine

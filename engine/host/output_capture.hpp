@@ -2,6 +2,8 @@
 // reaches the notebook too.
 #pragma once
 
+#include <chrono>
+#include <mutex>
 #include <string>
 
 #include "protocol/net/unique_fd.hpp"
@@ -20,10 +22,18 @@ class OutputCapture {
   // Moves 1 and 2 to the pipes.
   void start();
 
-  // What is in the pipe now, at most 256 KiB.
+  // What is in the pipe now, at most 256 KiB. For the io thread.
   static std::string drain(int fd);
 
+  // The request that captured text belongs to. Text has no mark of its own, so the Python thread
+  // sets this at the start of a request and waits for empty pipes at its end.
+  void set_parent_header(std::string packed);
+  std::string parent_header() const;
+  void wait_until_drained(std::chrono::milliseconds patience) const;
+
  private:
+  mutable std::mutex mutex_;
+  std::string parent_header_;
   net::UniqueFd original_stderr_;
   net::UniqueFd stdout_, stdout_write_;
   net::UniqueFd stderr_, stderr_write_;

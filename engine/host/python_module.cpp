@@ -58,6 +58,22 @@ PyObject* start_capture(PyObject*, PyObject*) {
   return none();
 }
 
+PyObject* begin_request(PyObject*, PyObject* args) {
+  PyObject* header = nullptr;
+  std::string packed;
+  if (PyArg_ParseTuple(args, "O", &header) == 0 || !to_string(header, packed)) return nullptr;
+  context->capture.set_parent_header(std::move(packed));
+  return none();
+}
+
+PyObject* end_request(PyObject*, PyObject*) {
+  {
+    const GilReleased released;
+    context->capture.wait_until_drained(std::chrono::milliseconds(500));
+  }
+  return none();
+}
+
 PyObject* ready(PyObject*, PyObject*) {
   context->outbox.push(PythonReady{});
   return none();
@@ -134,7 +150,8 @@ PyObject* set_running(PyObject*, PyObject* args) {
 }
 
 PyObject* abort_queued(PyObject*, PyObject*) {
-  context->outbox.push(AbortQueued{});
+  // Taken out here and now, before this thread takes the next one.
+  context->outbox.push(Aborted{context->inbox.remove_type("execute_request")});
   return none();
 }
 
@@ -222,15 +239,19 @@ PyObject* write_stream(PyObject*, PyObject* args) {
   PyObject* parent = nullptr;
   if (PyArg_ParseTuple(args, "iy#O", &fd, &text, &size, &parent) == 0) return nullptr;
   if (forked) {
-    const GilReleased released;
-    write_directly(fd, text, static_cast<std::size_t>(size));
+    {
+      const GilReleased released;
+      write_directly(fd, text, static_cast<std::size_t>(size));
+    }
     return none();
   }
   StreamWrite write{fd == 2 ? "stderr" : "stdout", {}, {text, static_cast<std::size_t>(size)}};
   if (!to_string(parent, write.parent_header)) return nullptr;
   context->outbox.push(std::move(write));
-  const GilReleased released;
-  context->outbox.wait_for_room();
+  {
+    const GilReleased released;
+    context->outbox.wait_for_room();
+  }
   return none();
 }
 
@@ -252,6 +273,9 @@ PyMethodDef methods[] = {
     {"wait_registered", wait_registered, METH_NOARGS, "Wait for the id of this engine."},
     {"start_capture", start_capture, METH_NOARGS, "Send what is written to fds 1 and 2 to clients."},
     {"ready", ready, METH_NOARGS, "Python can take requests: answer heartbeats from now on."},
+    {"begin_request", begin_request, METH_VARARGS,
+     "begin_request(header): captured output belongs to this request from now on."},
+    {"end_request", end_request, METH_NOARGS, "Wait until captured output was taken."},
     {"log", log_line, METH_VARARGS, "log(level, text): one line in the engine's log."},
     {"log_fd", log_fd, METH_NOARGS, "File descriptor of the engine's log."},
     {"inbox_fd", inbox_fd, METH_NOARGS, "Descriptor that is readable when take() has something."},
@@ -260,7 +284,7 @@ PyMethodDef methods[] = {
      "(channel, identities, header, parent, metadata, content, buffers) or None."},
     {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
     {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
-    {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued requests with 'aborted'."},
+    {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued cells with 'aborted'."},
     {"guard_sockets", guard_sockets, METH_VARARGS,
      "guard_sockets(generation, fds): connections that a cut request may shut down."},
     {"cut_sockets", cut_sockets, METH_VARARGS,

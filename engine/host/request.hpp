@@ -46,13 +46,18 @@ struct StreamWrite {
 
 struct Flush {};
 struct PythonReady {};
-struct AbortQueued {};  // a cell failed: answer the queued ones with "aborted"
+
+// Requests that will not run and get "aborted" as their answer.
+struct Aborted {
+  std::vector<Request> requests;
+};
+
 
 // Python is done: send what is left, then run the callback on the io thread.
 struct Finish {
   bool unregister = true;
 };
 
-using Outgoing = std::variant<Post, StreamWrite, Flush, PythonReady, AbortQueued, Finish>;
+using Outgoing = std::variant<Post, StreamWrite, Flush, PythonReady, Aborted, Finish>;
 
 }  // namespace ddipp::engine
