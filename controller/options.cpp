@@ -35,6 +35,7 @@ ParsedOptions parse_options(int argc, char** argv) {
 
   CLI::App app{"The controller of a ddipp cluster: engines register here, clients connect here."};
   app.name("dipcontroller");
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", DDIPP_VERSION);
   app.add_option("--profile", profile, "IPython profile by name [default]")->group("Where");
   app.add_option("--profile-dir,--ProfileDir.location", profile_dir, "IPython profile by folder")

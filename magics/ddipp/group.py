@@ -249,9 +249,10 @@ class Group:
         """
         import ipyparallel.error
 
-        self._check_alive()
         if not 0 <= rank < self.world_size:
             raise DdippError(f"there is no rank {rank}; the group has ranks 0-{self.world_size - 1}")
+        if self.engine_ids[rank] not in self.client.ids:
+            raise DdippError(f"rank {rank} has died; its variables are lost")
         try:
             return dict(self.apply_on(rank, rank_side.pull, list(names)))
         except ipyparallel.error.RemoteError as error:

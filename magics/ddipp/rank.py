@@ -190,10 +190,14 @@ def forget_failure() -> None:
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):
             delattr(sys, name)
-    formatter = getattr(get_ipython(), "InteractiveTB", None)
+    shell = get_ipython()
+    formatter = getattr(shell, "InteractiveTB", None)
     for name in ("etype", "evalue", "tb"):
         if hasattr(formatter, name):
             setattr(formatter, name, None)
+    result = getattr(shell, "last_execution_result", None)
+    if result is not None:
+        result.error_in_exec = result.error_before_exec = None
     gc.collect()
     free_memory()
 

@@ -39,6 +39,7 @@ def test_apply_async_keeps_order_and_metadata(client):
 def test_execute_runs_cells_and_shows_the_last_expression(client):
     result = client[:].execute("value = 6 * 7\nvalue", silent=False)
     replies = result.get(10)
+    result.wait_for_output(5)
     assert [reply.execute_result["data"]["text/plain"] for reply in replies] == ["42"] * len(client)
 
 

@@ -1,0 +1,336 @@
+"""What the engine promises about the Python that it hosts, and about its own end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import BIN, Cluster, wait_for
+
+__name__ = "__main__"  # see test_client.py
+
+
+@pytest.fixture
+def engine(cluster: Cluster):
+    cluster.start_controller()
+    cluster.start_engine()
+    return cluster.client(1)[0]
+
+
+def run(view, code: str) -> str:
+    result = view.execute(code, silent=False)
+    result.get(60)
+    result.wait_for_output(5)
+    return result.stdout
+
+
+def test_the_interpreter_is_that_of_the_environment(engine):
+    code = "import sys; print(sys.executable, sys.prefix, sys.version_info[:3])"
+    plain = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert run(engine, code) == plain
+
+
+def test_multiprocessing_works_as_under_plain_python(engine):
+    for method in ("fork", "spawn", "forkserver"):
+        code = (
+            "import multiprocessing as mp\n"
+            f"with mp.get_context({method!r}).Pool(2) as pool: print(pool.map(abs, [-1, -2]))"
+        )
+        assert run(engine, code) == "[1, 2]\n"
+    code = (
+        "from concurrent.futures import ProcessPoolExecutor as E\n"
+        "with E(2) as e: print(list(e.map(abs, [-3])))"
+    )
+    assert run(engine, code) == "[3]\n"
+
+
+def test_output_of_a_forked_child_reaches_the_client(engine):
+    code = (
+        "import multiprocessing as mp\n"
+        "def child(): print('from the child', flush=True)\n"
+        "p = mp.get_context('fork').Process(target=child); p.start(); p.join()"
+    )
+    assert run(engine, code) == "from the child\n"
+
+
+def test_a_forked_child_ends_on_sigterm_and_the_engine_lives(engine):
+    code = (
+        "import multiprocessing as mp, time\n"
+        "p = mp.get_context('fork').Process(target=time.sleep, args=(60,)); p.start()\n"
+        "time.sleep(0.2); p.terminate(); p.join(10); print(p.exitcode)"
+    )
+    assert run(engine, code) == "-15\n"
+    assert engine.apply_sync(lambda: 1) == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_dataloader_workers(engine, method):
+    code = (
+        "import torch\nfrom torch.utils.data import DataLoader, TensorDataset\n"
+        "loader = DataLoader(TensorDataset(torch.arange(8)), batch_size=4, num_workers=2, "
+        f"multiprocessing_context={method!r})\n"
+        "print(sum(int(x.sum()) for (x,) in loader))"
+    )
+    assert run(engine, code) == "28\n"
+
+
+def test_pyzmq_in_the_user_code_has_its_own_libzmq(engine):
+    code = (
+        "import zmq\nc = zmq.Context()\na = c.socket(zmq.PAIR); a.bind('inproc://x')\n"
+        "b = c.socket(zmq.PAIR); b.connect('inproc://x'); a.send(b'hi'); print(b.recv(), "
+        "zmq.zmq_version())"
+    )
+    import zmq
+
+    assert run(engine, code) == f"b'hi' {zmq.zmq_version()}\n"
+
+
+def test_heartbeats_go_on_while_c_code_holds_the_gil(cluster: Cluster):
+    cluster.start_controller("--HeartMonitor.max_heartmonitor_misses=2", "--ping=200")
+    cluster.start_engine()
+    client = cluster.client(1)
+
+    def hold_the_gil():
+        import ctypes
+
+        ctypes.PyDLL(None).sleep(4)
+        return "done"
+
+    result = client[0].apply_async(hold_the_gil)
+    time.sleep(2)
+    begin = time.monotonic()
+    client.send_signal(signal.SIGCONT, block=True)
+    assert time.monotonic() - begin < 1, "control requests wait for the GIL"
+    assert result.get(10) == "done"
+    assert client.ids == [0]
+
+
+def test_startup_command_script_and_traits(cluster: Cluster, tmp_path: Path):
+    script = tmp_path / "start.py"
+    script.write_text("from_script = 2\n")
+    cluster.start_controller()
+    cluster.start_engine("-c", "from_command = 1", "-s", str(script),
+                         "--InteractiveShell.colors=nocolor")
+    view = cluster.client(1)[0]
+    assert run(view, "print(from_command, from_script, get_ipython().colors)") == "1 2 nocolor\n"
+
+
+def test_an_exit_in_pythonstartup_ends_the_engine(cluster: Cluster, tmp_path: Path):
+    startup = tmp_path / "startup.py"
+    startup.write_text("import sys; sys.exit(5)\n")
+    cluster.start_controller()
+    engine = cluster.start_engine(env={**os.environ, "PYTHONSTARTUP": str(startup)})
+    assert engine.wait(20) != 0
+
+
+def test_sigterm_ends_an_idle_and_a_busy_engine(cluster: Cluster):
+    cluster.start_controller()
+    engines = [cluster.start_engine("--id", str(i)) for i in range(2)]
+    client = cluster.client(2)
+    client[1].execute("while True: pass")
+    time.sleep(0.3)
+    for engine in engines:
+        engine.terminate()
+    for engine in engines:
+        assert engine.wait(7) == 128 + signal.SIGTERM
+    wait_for(lambda: client.ids == [], 5)
+
+
+def test_exit_handlers_run_at_the_end(cluster: Cluster, tmp_path: Path):
+    mark = tmp_path / "mark"
+    cluster.start_controller()
+    engine = cluster.start_engine()
+    view = cluster.client(1)[0]
+    run(view, f"import atexit, pathlib; atexit.register(pathlib.Path({str(mark)!r}).touch)")
+    engine.terminate()
+    engine.wait(10)
+    assert mark.exists()
+
+
+def test_the_engine_ends_with_its_controller(cluster: Cluster):
+    controller = cluster.start_controller()
+    engine = cluster.start_engine("--controller-patience=1")
+    cluster.client(1)
+    controller.kill()
+    assert engine.wait(15) == 255
+    assert "the connection to the controller has been down for 1 s" in engine.log.read_text()
+
+
+def test_the_log_says_when_the_registration_is_complete(cluster: Cluster):
+    cluster.start_controller()
+    engine = cluster.start_engine()
+    cluster.client(1)
+    wait_for(lambda: "Completed registration with id 0" in engine.log.read_text(), 5)
+
+
+# --- one clear line for what is wrong ----------------------------------------------------------
+
+
+def last_line(process) -> str:
+    process.wait(30)
+    assert process.returncode != 0
+    return process.log.read_text().strip().splitlines()[-1]
+
+
+def log_text(process) -> str:
+    process.wait(30)
+    assert process.returncode != 0
+    return process.log.read_text()
+
+
+def test_no_connection_file(cluster: Cluster):
+    engine = cluster.start_engine("--IPEngine.wait_for_url_file=0.1")
+    line = last_line(engine)
+    assert str(cluster.connection_file("engine")) in line
+    assert line.endswith("No such file or directory; is a controller running with this profile?")
+
+
+def test_a_damaged_connection_file(cluster: Cluster):
+    cluster.start_controller()
+    path = cluster.connection_file("engine")
+    info = json.loads(path.read_text())
+    del info["mux"]
+    path.write_text(json.dumps(info))
+    assert last_line(cluster.start_engine()).endswith("can't be used: it has no entry 'mux'")
+    path.write_text("{")
+    assert "is not valid JSON" in last_line(cluster.start_engine())
+
+
+def test_a_wrong_key_of_an_engine(cluster: Cluster):
+    controller = cluster.start_controller()
+    path = cluster.connection_file("engine")
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "key": "wrong"}))
+    text = log_text(cluster.start_engine())
+    assert f"The key in {path} is not that of the controller at tcp://127.0.0.1:" in text
+    assert "its signature is wrong" in controller.log.read_text()
+
+
+def test_a_wrong_key_of_a_client_fails_at_once(cluster: Cluster):
+    cluster.start_controller()
+    path = cluster.connection_file("client")
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "key": "wrong"}))
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="Invalid Signature"):
+        cluster.client()
+    assert time.monotonic() - begin < 3
+
+
+def test_no_controller_at_the_address(cluster: Cluster):
+    controller = cluster.start_controller()
+    info = cluster.connection_file("engine").read_text()
+    controller.terminate()
+    controller.wait()
+    engine = cluster.start_engine("--timeout=1", env={**os.environ, "IPP_CONNECTION_INFO": info})
+    assert "did not answer the registration within 1 s" in log_text(engine)
+
+
+def test_an_interpreter_that_does_not_exist(cluster: Cluster):
+    assert "there is no such program" in last_line(cluster.start_engine("--python", "/no/python"))
+    assert "does not behave like a Python" in last_line(cluster.start_engine("--python=/bin/true"))
+
+
+def test_an_interpreter_without_a_shared_libpython(cluster: Cluster, tmp_path: Path):
+    fake = tmp_path / "python"
+    answer = {
+        "implementation": "cpython",
+        "version": "3.11.99",
+        "minor": [3, 11],
+        "executable": str(fake),
+        "folders": [str(tmp_path)],
+        "names": ["libpython3.11.a"],
+    }
+    fake.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    fake.chmod(0o755)
+    cluster.start_controller()
+    line = last_line(cluster.start_engine("--python", str(fake)))
+    assert line.startswith(f"dipengine: {fake} (Python 3.11.99) has no shared libpython. Install")
+
+
+def test_an_environment_without_our_package(cluster: Cluster):
+    cluster.start_controller()
+    engine = cluster.start_engine("--python", sys._base_executable)
+    text = log_text(engine)
+    assert f"{sys._base_executable} has no module" in text
+    assert "-m pip install" in text
+
+
+@pytest.mark.parametrize("program", ["dipcontroller", "dipengine", "dipcluster"])
+def test_help_version_and_unknown_options(program):
+    def call(*args: str) -> subprocess.CompletedProcess:
+        return subprocess.run([BIN / program, *args], capture_output=True, text=True, timeout=10)
+
+    import ddipp
+
+    assert call("--version").stdout.strip() == ddipp.__version__
+    assert "--" in call("--help").stdout
+    wrong = call(*(["start"] if program == "dipcluster" else []), "--nonsense")
+    assert wrong.returncode != 0
+    assert "--nonsense" in wrong.stderr + wrong.stdout
+
+
+def test_a_port_in_use_is_named(cluster: Cluster):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        controller = cluster.spawn("dipcontroller", f"--ports={port}")
+        assert f"can't listen on tcp://127.0.0.1:{port}" in last_line(controller)
+
+
+# --- every CPython that is found ---------------------------------------------------------------
+
+
+def other_pythons() -> list[Path]:
+    found = {}
+    for path in [*Path.home().glob(".pyenv/versions/3.*/bin/python3"), Path("/usr/bin/python3")]:
+        if not path.exists():
+            continue
+        probe = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_config_var('LDLIBRARY'))"
+        major, minor, library = subprocess.check_output([path, "-c", probe], text=True).split()
+        version = (int(major), int(minor))
+        if version >= (3, 9) and version != sys.version_info[:2] and ".so" in library:
+            found.setdefault(version, path)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("python", other_pythons(), ids=lambda path: path.parts[-3])
+def test_another_cpython_is_hosted_by_the_same_program(cluster, tmp_path_factory, python):
+    """Needs the packages of the engine for that Python; installs them once into a cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddipp" / "test-envs"
+    environment = cache / python.parts[-3]
+    if not (environment / "ready").exists():
+        subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
+        pip = [environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "ipyparallel", "ipykernel"], check=True)
+        (environment / "ready").touch()
+    import ddipp_engine
+
+    packages = str(Path(ddipp_engine.__file__).parent.parent)
+    paths = tmp_path_factory.mktemp("packages")
+    for name in ("ddipp", "ddipp_engine"):
+        (paths / name).symlink_to(Path(packages) / name)
+    cluster.start_controller()
+    cluster.start_engine("--python", str(environment / "bin" / "python"),
+                         env={**os.environ, "PYTHONPATH": str(paths)})
+    view = cluster.client(1)[0]
+    code = "import sys; print(sys.prefix, *sys.version_info[:2])"
+    plain = subprocess.check_output([environment / "bin" / "python", "-c", code], text=True)
+    assert run(view, code) == plain
+    code = (
+        "import multiprocessing as mp\n"
+        "with mp.get_context('spawn').Pool(1) as pool: print(pool.map(abs, [-1]))"
+    )
+    assert run(view, code) == "[1]\n"
+    result = view.execute("1 / 0", silent=False)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        result.get(10)

@@ -1,0 +1,267 @@
+"""The magics in a real IPython shell, on two CPU ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from conftest import Notebook
+
+from ddipp import CellFailed, CellInterrupted, DdippError
+from ddipp.devices import choose_gpus, parse_ids
+
+
+@pytest.fixture(scope="module")
+def group(notebook: Notebook) -> Notebook:
+    notebook.run("%makedip -n 2")
+    return notebook
+
+
+@pytest.fixture
+def works(group: Notebook):
+    """After the test the group works and the variables are kept."""
+    group.run("%%dip\nkept = rank + 10")
+    yield group
+    group.run("%%dip\nx = torch.ones(1)\ndist.all_reduce(x)\nassert x.item() == 2\n"
+              "assert kept == rank + 10")
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+def test_ids_are_lists_and_ranges_in_any_order():
+    assert parse_ids("3,1") == [3, 1]
+    assert parse_ids("0-2, 5") == [0, 1, 2, 5]
+    for wrong in ("", "a", "2-1", "1,1", "-1"):
+        with pytest.raises(DdippError):
+            parse_ids(wrong)
+
+
+def test_gpus_are_checked_before_anything_is_started():
+    assert choose_gpus("all", 2) == [0, 1]
+    assert choose_gpus("1,0", 2) == [1, 0]
+    with pytest.raises(DdippError, match="there is no GPU on this machine; use CPU ranks"):
+        choose_gpus("all", 0)
+    with pytest.raises(DdippError, match="there is no GPU 2; this machine has GPUs 0-1"):
+        choose_gpus("0,2", 2)
+    with pytest.raises(DdippError, match="there is no GPU 1; this machine has only GPU 0"):
+        choose_gpus("1", 1)
+
+
+def test_each_magic_says_what_is_missing_without_a_group(notebook: Notebook):
+    for cell in ("%%dip\n1", "%dipush a", "%dipull a", "%autodip on", "%makedip -i"):
+        assert "there is no group; make one with" in str(notebook.fail(cell))
+    assert "there is no group to end" in str(notebook.fail("%makedip -k"))
+    assert "say where: %makedip -g all" in str(notebook.fail("%makedip"))
+    assert "invalid int value" in str(notebook.fail("%makedip -n x"))
+    assert "installed are: torch" in str(notebook.fail("%makedip -n 2 -a nonsense"))
+    assert "how many ranks?" in str(notebook.fail("%makedip -n 0"))
+
+
+def test_an_error_of_ours_is_shown_as_one_line(notebook: Notebook, capsys):
+    notebook.fail("%dipush a")
+    shown = capsys.readouterr().out.strip()
+    assert shown == "ddipp: there is no group; make one with %makedip -g all or %makedip -n 2"
+
+
+def test_a_cell_runs_on_every_rank(group: Notebook, capsys):
+    group.run("%%dip -S all\nprint('rank', rank, 'of', world_size)")
+    assert capsys.readouterr().out.count("of 2") == 2
+
+
+def test_rank_0_is_shown_and_the_last_expression_too(group: Notebook, capsys):
+    group.run("%%dip\nprint('rank', rank)\n1 + 1")
+    assert capsys.readouterr().out == "rank 0\n2\n"
+    group.run("%%dip -S 1\nprint('rank', rank)")
+    assert capsys.readouterr().out == "rank 1\n"
+    group.run("%%dip -q\nprint('rank', rank)")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_environment_is_that_of_torchrun(group: Notebook):
+    group.run("%%dip\nimport os\nenv = {k: os.environ.get(k) for k in ('RANK', 'LOCAL_RANK', "
+              "'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR')}")
+    for rank in (0, 1):
+        group.run(f"%dipull -r {rank} env")
+        assert group["env"] == {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                                "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+
+
+def test_output_is_live(group: Notebook, monkeypatch):
+    import sys
+
+    seen = []
+
+    class Stream:
+        def write(self, text):
+            seen.append((time.monotonic(), text))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(sys, "stdout", Stream())
+    group.run("%%dip\nimport time\nfor i in range(3): print(i); time.sleep(0.4)")
+    times = [t for t, text in seen if text.strip() in "012"]
+    assert times[-1] - times[0] > 0.6
+
+
+def test_push_and_pull(group: Notebook):
+    group.run("import numpy\na = {'x': [1, 2]}\nb = numpy.arange(5)\n%dipush a b")
+    group.run("%%dip\nc = b.sum() + rank + len(a['x'])")
+    group.run("%dipull -r 1 c")
+    assert group["c"] == 13
+
+
+def test_push_and_pull_of_missing_names_change_nothing(group: Notebook):
+    group.run("present = 1")
+    assert "the notebook has no variable absent; nothing was pushed" in str(
+        group.fail("%dipush present absent"))
+    group.run("%%dip\nassert 'present' not in globals()")
+    assert "rank 0 has no variable absent" in str(group.fail("%dipull absent"))
+    assert "there is no rank 7" in str(group.fail("%dipull -r 7 rank"))
+    assert "there is no rank 2" in str(group.fail("%%dip -S 2\n1"))
+
+
+def test_local_and_everywhere(group: Notebook, capsys):
+    group.run("%%dip local\nhere_only = 1")
+    assert group["here_only"] == 1
+    group.run("%%dip\nassert 'here_only' not in globals()")
+    group.run("%%dip everywhere\nprint('x'); everywhere_value = 5")
+    assert capsys.readouterr().out == "x\nx\n"
+    assert group["everywhere_value"] == 5
+    group.run("%%dip\nassert everywhere_value == 5")
+    assert "it was not run on the ranks" in str(group.fail("%%dip everywhere\n1 / 0"))
+    assert "say remote, local or everywhere" in str(group.fail("%%dip elsewhere\n1"))
+
+
+def test_autodip_directs_cells_until_it_is_off(group: Notebook, capsys):
+    group.run("%autodip on -q")
+    try:
+        group.run("directed = rank")
+        assert "directed" not in group.shell.user_ns
+        group.run("#dip_locally\nstayed = 1")
+        group.run("%%dip locally\nstayed_too = 1")
+        group.run("%dipull directed")
+        assert (group["directed"], group["stayed"], group["stayed_too"]) == (0, 1, 1)
+    finally:
+        group.run("%autodip off")
+    group.run("here = 3")
+    assert group["here"] == 3
+    assert "%autodip on, or %autodip off" in str(group.fail("%autodip maybe"))
+
+
+def test_a_rank_that_raises_while_its_peer_waits_for_it(works: Notebook):
+    begin = time.monotonic()
+    error = works.fail("%%dip\nif rank == 1: raise ValueError('on purpose')\n"
+                       "dist.all_reduce(torch.ones(3))")
+    assert time.monotonic() - begin < 5
+    assert isinstance(error, CellFailed)
+    assert str(error) == "rank 1 raised ValueError; rank 0 stopped because of it"
+    assert list(error.errors) == [1, 0]
+    shown = "\n".join(error._render_traceback_())
+    assert "on purpose" in shown
+    assert "all_reduce" in shown  # the source line below the raise
+    assert "RuntimeError" not in shown
+
+
+def test_both_ranks_raise_the_same(works: Notebook):
+    error = works.fail("%%dip\n1 / 0")
+    assert str(error) in ("rank 0 raised ZeroDivisionError; rank 1 too",
+                          "rank 1 raised ZeroDivisionError; rank 0 too")
+
+
+def test_a_syntax_error(works: Notebook):
+    assert "raised SyntaxError" in str(works.fail("%%dip\n1 +"))
+
+
+def test_a_peer_that_computes_may_finish(works: Notebook):
+    error = works.fail("%%dip\nimport time\nif rank == 1: raise ValueError\n"
+                       "time.sleep(1); finished = True")
+    assert list(error.errors) == [1]
+    works.run("%dipull finished")
+    assert works["finished"] is True
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "x = torch.ones(2)\nwhile True: dist.all_reduce(x)",
+        "import time\nif rank == 0: time.sleep(60)\ndist.barrier()",
+        "if rank == 0: dist.barrier()\nelse: dist.recv(torch.ones(1), src=0)",
+        "import asyncio\nawait asyncio.sleep(60)",
+    ],
+    ids=["busy", "sleep", "collectives", "one waits", "all wait", "await"],
+)
+def test_ctrl_c_ends_the_cell(works: Notebook, cell: str):
+    timer = interrupt_after(0.7)
+    begin = time.monotonic()
+    error = works.fail("%%dip\n" + cell)
+    timer.join()
+    assert time.monotonic() - begin < 6
+    assert isinstance(error, CellInterrupted)
+    assert "all variables kept" in str(error)
+
+
+def test_a_failure_frees_what_its_traceback_held(works: Notebook):
+    works.run("%%dip\nimport weakref\nclass Big: pass")
+    works.fail("%%dip\ndef f():\n    big = Big()\n    global ref\n    ref = weakref.ref(big)\n"
+               "    raise ValueError\nf()")
+    works.run("%%dip\nassert ref() is None")
+
+
+def test_errors_and_interrupts_in_a_row_never_hang(works: Notebook):
+    for turn in range(10):
+        if turn % 2:
+            timer = interrupt_after(0.2 + 0.05 * turn)
+            works.fail("%%dip\nx = torch.ones(2)\nwhile True: dist.all_reduce(x)")
+            timer.join()
+        else:
+            works.fail(f"%%dip\nfor i in range(100):\n    if (rank, i) == (1, {7 * turn}): 1 / 0\n"
+                       "    dist.all_reduce(torch.ones(2))")
+
+
+def test_a_second_group_is_refused_and_restart_replaces_it(notebook: Notebook, group, capsys):
+    assert "there is a group of 2 ranks" in str(notebook.fail("%makedip -n 3"))
+    notebook.run("%makedip -r -n 1")
+    notebook.run("%makedip -i")
+    shown = capsys.readouterr().out
+    assert "ddipp: 1 rank on CPU, gloo, app torch" in shown
+    assert "gloo" in shown.splitlines()[-1]
+    notebook.run("%makedip -k")
+
+
+def test_a_dead_rank_ends_the_cell_and_the_others_keep_their_variables(notebook: Notebook):
+    notebook.run("%makedip -n 2")
+    notebook.run("%%dip\nkept = 5")
+    begin = time.monotonic()
+    error = notebook.fail("%%dip\nimport os\nif rank == 1: os.kill(os.getpid(), 9)\ndist.barrier()")
+    assert time.monotonic() - begin < 10
+    assert "rank 1 died" in str(error)
+    assert "rank 1 has died" in str(notebook.fail("%%dip\n1"))
+    notebook.run("%dipull kept")
+    assert notebook["kept"] == 5
+    assert "rank 1 has died" in str(notebook.fail("%dipull -r 1 kept"))
+    notebook.run("%makedip -r")
+    notebook.run("%%dip\ndist.barrier()")
+
+
+def test_torch_that_is_not_installed_is_one_line_and_leaves_nothing_running(
+    notebook: Notebook, monkeypatch, tmp_path
+):
+    import psutil
+
+    notebook.shell.run_cell("%makedip -k")
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    error = notebook.fail("%makedip -n 1")
+    assert "torch is not installed in this environment; install it with:" in str(error)
+    names = [child.name() for child in psutil.Process().children(recursive=True)]
+    assert not {"dipengine", "dipcontroller"} & set(names)
