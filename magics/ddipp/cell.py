@@ -186,7 +186,10 @@ class CellRun:
         return self._results[rank].exception()
 
     def _errors(self) -> dict[int, Exception]:
-        return {rank: self._error(rank) for rank in self._failed_order}
+        """Return all failures, causes before consequences."""
+        # A peer of a rank that died fails before the death is known.
+        order = sorted(self._failed_order, key=lambda rank: _is_secondary(self._error(rank)))
+        return {rank: self._error(rank) for rank in order}
 
     def _raise(self, errors: dict[int, Exception]) -> None:
         summary = summarize(errors, len(self._results), bool(self._interrupts))
