@@ -90,9 +90,7 @@ def main() -> None:
         while not path.exists():
             time.sleep(0.1)
         connection = json.loads(path.read_text())
-        engine = subprocess.Popen(
-            [sys.executable, "-m", "ipyparallel.engine", *arguments[:2]]
-        )
+        engine = subprocess.Popen([sys.executable, "-m", "ipyparallel.engine", *arguments[:2]])
         try:
             tap_sessions(tap)
             client = ipyparallel.Client(str(path))

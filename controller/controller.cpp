@@ -1,14 +1,13 @@
 #include "controller/controller.hpp"
 
-#include <sys/signalfd.h>
-#include <unistd.h>
-
 #include <array>
 #include <cstring>
 #include <filesystem>
 #include <random>
 #include <stdexcept>
+#include <sys/signalfd.h>
 #include <system_error>
+#include <unistd.h>
 
 #include "controller/routing.hpp"
 
@@ -37,8 +36,7 @@ protocol::Session make_session(const Options& options, const std::string& key) {
 HubOptions hub_options(const Options& options, const protocol::EngineConnection& engine) {
   HubOptions hub;
   hub.heart = {options.ping_period, options.max_heartbeat_misses};
-  hub.registration_timeout =
-      std::max(std::chrono::milliseconds(30'000), 10 * options.ping_period);
+  hub.registration_timeout = std::max(std::chrono::milliseconds(30'000), 10 * options.ping_period);
   hub.engine_endpoints = protocol::endpoints(engine);
   return hub;
 }
@@ -206,8 +204,7 @@ void Controller::tick(net::Clock::time_point now) {
   run_actions();
   for (Direct* direct : {&mux_, &control_}) {
     direct->held.retry(
-        now,
-        [direct](net::Multipart& message) { return net::send(direct->channel.back, message); },
+        now, [direct](net::Multipart& message) { return net::send(direct->channel.back, message); },
         [this, direct](const std::string&, net::Multipart& message) { refuse(*direct, message); });
   }
 }

@@ -1,5 +1,5 @@
-// The controller process: one thread, one reactor, all sockets. It feeds the pure Hub and relays the
-// direct, control and iopub channels frame by frame without copying.
+// The controller process: one thread, one reactor, all sockets. It feeds the pure Hub and relays
+// the direct, control and iopub channels frame by frame without copying.
 #pragma once
 
 #include <string>

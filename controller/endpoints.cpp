@@ -103,8 +103,7 @@ Endpoints::Endpoints(zmq::context_t& context, const Options& options, const std:
   engine.mux = binder.bind_for_engines(mux.back = binder.make_engine_router("mux_out"));
   client.control =
       binder.bind_for_clients(control.front = binder.make(socket_type::router, "control_in"));
-  engine.control =
-      binder.bind_for_engines(control.back = binder.make_engine_router("control_out"));
+  engine.control = binder.bind_for_engines(control.back = binder.make_engine_router("control_out"));
   client.task = binder.bind_for_clients(task.front = binder.make(socket_type::router, "task_in"));
   engine.task = binder.bind_for_engines(task.back = binder.make_engine_router("task_out"));
   client.broadcast =

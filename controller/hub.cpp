@@ -56,8 +56,7 @@ void Hub::connection_request(const std::string& identity, const Message& message
   reply(identity, message, protocol::ConnectionReply::type, content);
 }
 
-void Hub::registration_request(const std::string& identity, const Message& message,
-                               TimePoint now) {
+void Hub::registration_request(const std::string& identity, const Message& message, TimePoint now) {
   const auto request = protocol::parse_content<protocol::RegistrationRequest>(message.content);
   if (!request) return hub_error(identity, message, "KeyError", request.error());
   const auto id = registry_.begin(request->uuid, request->id, now + options_.registration_timeout);
@@ -147,7 +146,8 @@ void Hub::tick(TimePoint now) {
   for (auto absent = absent_.begin(); absent != absent_.end();) {
     const auto [uuid, dead_at] = *absent++;  // remove_engine erases the entry
     const auto engine = registry_.find(uuid);
-    if (dead_at <= now && engine) remove_engine(engine->id, "its process died or lost its connection");
+    if (dead_at <= now && engine)
+      remove_engine(engine->id, "its process died or lost its connection");
   }
   const bool early_ping = early_ping_ && *early_ping_ <= now;
   if (early_ping) early_ping_.reset();

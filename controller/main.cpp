@@ -1,8 +1,7 @@
 // dipcontroller: wires options, log, signals and the controller.
-#include <sys/signalfd.h>
-
 #include <csignal>
 #include <exception>
+#include <sys/signalfd.h>
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>

@@ -1,8 +1,7 @@
 #include "controller/options.hpp"
 
-#include <unistd.h>
-
 #include <array>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 

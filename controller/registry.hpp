@@ -23,8 +23,8 @@ struct Engine {
 // Invariant: an id or uuid is in at most one of `engines` and the pending registrations.
 class Registry {
  public:
-  // Reserves an id: the wished one when it is free, else the next never used. Fails when the uuid is
-  // taken. The reservation lapses at `deadline` unless finish() comes first.
+  // Reserves an id: the wished one when it is free, else the next never used. Fails when the uuid
+  // is taken. The reservation lapses at `deadline` unless finish() comes first.
   Result<int> begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline);
 
   // The engine's heart beats: it is registered now. Nothing for an unknown uuid.

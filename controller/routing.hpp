@@ -14,7 +14,8 @@
 namespace ddipp::controller {
 
 // A router socket puts the sender in front: [client, engine, ...]. The engine's side needs
-// [engine, client, ...], and the way back is the same exchange. False when there are too few frames.
+// [engine, client, ...], and the way back is the same exchange. False when there are too few
+// frames.
 template <class Frames>
 bool swap_identities(Frames& frames) {
   if (frames.size() < 3) return false;
@@ -38,8 +39,8 @@ std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::strin
                                                       const std::string& why);
 
 // Replies that refuse a request on a channel which this controller does not serve. `frames` is
-// [client, delimiter, ...]. A broadcast gets one for each of its targets, as the client counts them,
-// or a single one when it is coalescing.
+// [client, delimiter, ...]. A broadcast gets one for each of its targets, as the client counts
+// them, or a single one when it is coalescing.
 std::vector<UndeliverableReply> refusals(std::span<const std::string_view> frames,
                                          protocol::Packing packing, const std::string& why);
 

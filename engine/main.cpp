@@ -1,12 +1,11 @@
 // dipengine: finds the controller and the user's interpreter, and enters it.
-#include <dlfcn.h>
-#include <unistd.h>
-
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <dlfcn.h>
 #include <random>
 #include <thread>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -142,6 +141,6 @@ int main(int argc, char** argv) {
   std::vector<char*> pointers;
   for (auto& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
-  return run(host_options(options, *connection).dump().c_str(),
-             static_cast<int>(arguments.size()), pointers.data());
+  return run(host_options(options, *connection).dump().c_str(), static_cast<int>(arguments.size()),
+             pointers.data());
 }

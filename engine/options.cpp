@@ -85,9 +85,9 @@ ParsedOptions parse_options(int argc, char** argv) {
     return {options, app.exit(error)};
   }
   options.profile_dir = find_profile_dir(profile_dir, ipython_dir, profile);
-  options.connection_file =
-      file.empty() ? connection_file_path(options.profile_dir, cluster_id, "engine")
-                   : std::filesystem::path(file);
+  options.connection_file = file.empty()
+                                ? connection_file_path(options.profile_dir, cluster_id, "engine")
+                                : std::filesystem::path(file);
   if (id >= 0) options.id = id;
   options.log_level = log_level_name(options.log_level);
   return {options, std::nullopt};

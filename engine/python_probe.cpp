@@ -1,9 +1,8 @@
 #include "engine/python_probe.hpp"
 
 #include <dlfcn.h>
-#include <unistd.h>
-
 #include <system_error>
+#include <unistd.h>
 
 #include <boost/process.hpp>
 #include <nlohmann/json.hpp>
@@ -34,9 +33,8 @@ bool is_program(const fs::path& path) { return ::access(path.c_str(), X_OK) == 0
 bool is_shared_library(const std::string& name) { return name.find(".so") != std::string::npos; }
 
 std::vector<std::string> candidates(const nlohmann::json& answer) {
-  const std::string soname =
-      "libpython" + std::to_string(answer.at("minor")[0].get<int>()) + "." +
-      std::to_string(answer.at("minor")[1].get<int>()) + ".so.1.0";
+  const std::string soname = "libpython" + std::to_string(answer.at("minor")[0].get<int>()) + "." +
+                             std::to_string(answer.at("minor")[1].get<int>()) + ".so.1.0";
   std::vector<std::string> names;
   for (const auto& name : answer.at("names")) {
     if (name.is_string() && is_shared_library(name.get<std::string>())) names.push_back(name);
@@ -85,8 +83,8 @@ Result<Interpreter> probe(const fs::path& python) {
   std::string text;
   try {
     process::ipstream output;
-    process::child child(python.string(), "-I", "-S", "-c", kProbeScript,
-                         process::std_out > output, process::std_in < process::null);
+    process::child child(python.string(), "-I", "-S", "-c", kProbeScript, process::std_out > output,
+                         process::std_in < process::null);
     std::getline(output, text);
     child.wait();
   } catch (const process::process_error& error) {
@@ -111,8 +109,8 @@ Result<std::string> load_libpython(const Interpreter& interpreter) {
     if (library == nullptr) continue;
     using VersionFunction = const char*();
     auto* version = reinterpret_cast<VersionFunction*>(::dlsym(library, "Py_GetVersion"));
-    const bool same = version != nullptr && (std::string(version()) + " ")
-                                                .starts_with(interpreter.version + " ");
+    const bool same =
+        version != nullptr && (std::string(version()) + " ").starts_with(interpreter.version + " ");
     if (!same) {
       ::dlclose(library);
       continue;

@@ -1,10 +1,9 @@
 #include "launcher/cluster_state.hpp"
 
-#include <unistd.h>
-
 #include <fstream>
 #include <sstream>
 #include <system_error>
+#include <unistd.h>
 
 #include "protocol/connection_file.hpp"
 

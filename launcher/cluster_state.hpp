@@ -2,11 +2,10 @@
 // profile's pid folder while the cluster runs.
 #pragma once
 
-#include <sys/types.h>
-
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 #include "protocol/result.hpp"
@@ -16,7 +15,8 @@ namespace ddipp::launcher {
 struct ClusterState {
   std::string cluster_id;
   pid_t launcher = 0;
-  std::string started;  // of the launcher, from /proc: tells it from another process of the same pid
+  std::string
+      started;  // of the launcher, from /proc: tells it from another process of the same pid
 };
 
 std::filesystem::path state_file(const std::filesystem::path& profile_dir,

@@ -1,15 +1,14 @@
 // dipcluster: starts, lists and stops a controller and its engines on this machine.
+#include <csignal>
+#include <cstdio>
 #include <fcntl.h>
+#include <memory>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-#include <cstdio>
-#include <memory>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -110,7 +109,8 @@ class Cluster {
   void spawn(const std::string& program, std::vector<std::string> args) {
     const fs::path beside = fs::read_symlink("/proc/self/exe").parent_path() / program;
     args.insert(args.end(), {"--profile-dir", options_.profile_dir.string()});
-    if (!options_.cluster_id.empty()) args.insert(args.end(), {"--cluster-id", options_.cluster_id});
+    if (!options_.cluster_id.empty())
+      args.insert(args.end(), {"--cluster-id", options_.cluster_id});
     children_.emplace_back(beside.string(), process::args(args), DiesWithParent{});
   }
 
@@ -119,7 +119,8 @@ class Cluster {
     const auto deadline = Clock::now() + std::chrono::duration<double>(options_.timeout_s);
     while (!condition()) {
       for (auto& child : children_) {
-        if (!child.running()) return "a process ended with code " + std::to_string(child.exit_code());
+        if (!child.running())
+          return "a process ended with code " + std::to_string(child.exit_code());
       }
       if (Clock::now() > deadline) {
         return "not within " + std::to_string(static_cast<int>(options_.timeout_s)) + " s";
@@ -168,8 +169,12 @@ int run_cluster(const Options& options, const std::function<void(const std::stri
     const auto written = write_state(file, own_state(options.cluster_id));
     if (!written) why = written.error();
   }
+  if (!why.empty()) {
+    cluster.stop();  // nothing is left when the command returns
+    report(why);
+    return 1;
+  }
   report(why);
-  if (!why.empty()) return 1;
   const std::string ended = cluster.supervise(signal_fd.get());
   cluster.stop();
   std::error_code ignored;

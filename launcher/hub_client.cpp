@@ -30,8 +30,8 @@ Result<std::unique_ptr<HubClient>> HubClient::connect(
 
 std::optional<std::size_t> HubClient::engine_count(std::chrono::milliseconds timeout) {
   protocol::Message request;
-  request.header = session_.make_header(protocol::ConnectionRequest::type,
-                                        std::chrono::system_clock::now());
+  request.header =
+      session_.make_header(protocol::ConnectionRequest::type, std::chrono::system_clock::now());
   net::Multipart frames = net::make_multipart(session_.seal(request));
   net::send(socket_, frames);
   zmq::pollitem_t item{socket_.handle(), 0, ZMQ_POLLIN, 0};

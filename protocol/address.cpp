@@ -25,9 +25,12 @@ Result<Interface> parse_interface(std::string_view text) {
   if (separator == std::string_view::npos || separator == 0 || separator + 3 >= text.size()) {
     return Failure{in_quotes(text) + " is not an interface of the form tcp://address"};
   }
-  Interface interface{std::string(text.substr(0, separator)), std::string(text.substr(separator + 3))};
+  Interface interface {
+    std::string(text.substr(0, separator)), std::string(text.substr(separator + 3))
+  };
   if (interface.transport != "tcp" && interface.transport != "ipc") {
-    return Failure{"transport " + in_quotes(interface.transport) + " is not supported; use tcp or ipc"};
+    return Failure{"transport " + in_quotes(interface.transport) +
+                   " is not supported; use tcp or ipc"};
   }
   return interface;
 }

@@ -1,13 +1,12 @@
 #include "protocol/connection_file.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <sstream>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace ddipp::protocol {
 namespace {
@@ -40,7 +39,8 @@ class Reader {
       return fail(std::string("'") + key + "' is not a list of ports");
     }
     for (const Json& item : *entry) {
-      if (!item.is_number_integer()) return fail(std::string("'") + key + "' is not a list of ports");
+      if (!item.is_number_integer())
+        return fail(std::string("'") + key + "' is not a list of ports");
       target.push_back(item.get<int>());
     }
   }
@@ -77,10 +77,14 @@ void read_common(Reader& reader, ConnectionCommon& common) {
 }
 
 Json common_json(const ConnectionCommon& common) {
-  Json json{{"interface", common.interface}, {"location", common.location},
-            {"key", common.key},             {"signature_scheme", common.signature_scheme},
-            {"pack", common.pack},           {"unpack", common.unpack},
-            {"ssh", common.ssh},             {"registration", common.registration}};
+  Json json{{"interface", common.interface},
+            {"location", common.location},
+            {"key", common.key},
+            {"signature_scheme", common.signature_scheme},
+            {"pack", common.pack},
+            {"unpack", common.unpack},
+            {"ssh", common.ssh},
+            {"registration", common.registration}};
   json["curve_serverkey"] =
       common.curve_serverkey.empty() ? Json(nullptr) : Json(common.curve_serverkey);
   return json;

@@ -1,5 +1,5 @@
-// ipcontroller-client.json and ipcontroller-engine.json: where a controller listens and the key that
-// signs its messages (ipyparallel reference, "connections").
+// ipcontroller-client.json and ipcontroller-engine.json: where a controller listens and the key
+// that signs its messages (ipyparallel reference, "connections").
 #pragma once
 
 #include <filesystem>

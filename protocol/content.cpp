@@ -36,8 +36,8 @@ void require_object(const Json& json) {
 
 }  // namespace
 
-#define DDIPP_EMPTY(Type)                                              \
-  void to_json(Json& json, const Type&) { json = Json::object(); }     \
+#define DDIPP_EMPTY(Type)                                          \
+  void to_json(Json& json, const Type&) { json = Json::object(); } \
   void from_json(const Json& json, Type&) { require_object(json); }
 DDIPP_EMPTY(ShutdownNotification)
 DDIPP_EMPTY(ConnectionRequest)
@@ -230,9 +230,7 @@ void from_json(const Json& json, ErrorContent& content) {
   optional_entry(json, "engine_info", content.engine_info);
 }
 
-void to_json(Json& json, const AbortRequest& content) {
-  json = Json{{"msg_ids", content.msg_ids}};
-}
+void to_json(Json& json, const AbortRequest& content) { json = Json{{"msg_ids", content.msg_ids}}; }
 void from_json(const Json& json, AbortRequest& content) {
   require_object(json);
   msg_ids_entry(json, content.msg_ids);
@@ -296,8 +294,8 @@ void from_json(const Json& json, DisplayData& content) {
 }
 
 void to_json(Json& json, const ErrorOutput& content) {
-  json = Json{
-      {"ename", content.ename}, {"evalue", content.evalue}, {"traceback", content.traceback}};
+  json =
+      Json{{"ename", content.ename}, {"evalue", content.evalue}, {"traceback", content.traceback}};
 }
 void from_json(const Json& json, ErrorOutput& content) {
   json.at("ename").get_to(content.ename);

@@ -105,13 +105,13 @@ struct DbReply {
   static constexpr const char* type = "db_reply";
   std::string status = "ok";
   Json records = Json::array();
-  Json buffer_lens = nullptr;         // buffers of each record, or null when not asked for
+  Json buffer_lens = nullptr;  // buffers of each record, or null when not asked for
   Json result_buffer_lens = nullptr;
 };
 
 struct PurgeRequest {
   static constexpr const char* type = "purge_request";
-  Json msg_ids = Json::array();     // list, or "all"
+  Json msg_ids = Json::array();  // list, or "all"
   Json engine_ids = Json::array();
 };
 

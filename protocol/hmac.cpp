@@ -45,7 +45,8 @@ Result<Hmac> Hmac::make(std::string_view key, std::string_view scheme) {
   if (key.empty()) return hmac;
   constexpr std::string_view prefix = "hmac-";
   if (!scheme.starts_with(prefix)) {
-    return Failure{"signature scheme '" + std::string(scheme) + "' is not of the form hmac-<digest>"};
+    return Failure{"signature scheme '" + std::string(scheme) +
+                   "' is not of the form hmac-<digest>"};
   }
   std::string digest(scheme.substr(prefix.size()));
   const std::unique_ptr<EVP_MAC, FreeMac> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));

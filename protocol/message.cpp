@@ -13,16 +13,16 @@ std::string text_or_empty(const Json& json, const char* key) {
 }  // namespace
 
 void to_json(Json& json, const Header& header) {
-  json = Json{{"msg_id", header.msg_id},     {"msg_type", header.msg_type},
-              {"session", header.session},   {"username", header.username},
-              {"date", header.date},         {"version", header.version}};
+  json = Json{{"msg_id", header.msg_id},   {"msg_type", header.msg_type},
+              {"session", header.session}, {"username", header.username},
+              {"date", header.date},       {"version", header.version}};
 }
 
 Result<Header> parse_header(const Json& json) {
   if (!json.is_object()) return Failure{std::string("the header is not an object")};
-  Header header{text_or_empty(json, "msg_id"),   text_or_empty(json, "msg_type"),
-                text_or_empty(json, "session"),  text_or_empty(json, "username"),
-                text_or_empty(json, "date"),     text_or_empty(json, "version")};
+  Header header{text_or_empty(json, "msg_id"),  text_or_empty(json, "msg_type"),
+                text_or_empty(json, "session"), text_or_empty(json, "username"),
+                text_or_empty(json, "date"),    text_or_empty(json, "version")};
   if (header.msg_id.empty()) return Failure{std::string("the header has no msg_id")};
   if (header.msg_type.empty()) return Failure{std::string("the header has no msg_type")};
   return header;

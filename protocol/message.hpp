@@ -14,10 +14,10 @@ inline constexpr const char* kProtocolVersion = "5.4";
 struct Header {
   std::string msg_id;
   std::string msg_type;
-  std::string session;   // identifies the sender
+  std::string session;  // identifies the sender
   std::string username;
-  std::string date;      // ISO 8601 with offset
-  std::string version;   // of the messaging protocol
+  std::string date;     // ISO 8601 with offset
+  std::string version;  // of the messaging protocol
 };
 
 void to_json(Json& json, const Header& header);

@@ -42,7 +42,8 @@ Result<Envelope, OpenError> locate(std::span<const std::string_view> frames) {
 
 std::string iso8601(Timestamp time) {
   using std::chrono::microseconds;
-  const auto since_epoch = std::chrono::duration_cast<microseconds>(time.time_since_epoch()).count();
+  const auto since_epoch =
+      std::chrono::duration_cast<microseconds>(time.time_since_epoch()).count();
   std::int64_t seconds = since_epoch / 1'000'000;
   std::int64_t micros = since_epoch % 1'000'000;
   if (micros < 0) {

@@ -59,7 +59,7 @@ std::string iso8601(Timestamp time);
 std::string make_uuid(std::span<const std::uint8_t, 16> random);
 
 struct SessionOptions {
-  std::string key;                              // "" switches signing off
+  std::string key;  // "" switches signing off
   std::string signature_scheme = "hmac-sha256";
   Packing packing = Packing::json;
   std::string session_id;

@@ -17,7 +17,7 @@ using TimePoint = std::chrono::steady_clock::time_point;
 
 struct LifecycleOptions {
   std::chrono::milliseconds registration_timeout{30'000};
-  std::chrono::milliseconds iopub_timeout{1'000};        // go on without a subscription after this
+  std::chrono::milliseconds iopub_timeout{1'000};         // go on without a subscription after this
   std::chrono::milliseconds controller_patience{30'000};  // disconnected for so long: give up
   int max_heartbeat_misses = 50;                          // 0 switches the check off
 };

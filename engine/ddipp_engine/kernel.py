@@ -228,9 +228,7 @@ class EngineKernel(IPythonKernel):
             The serialized result, empty after a failure.
         """
         try:
-            function, args, kwargs = unpack_apply_message(
-                buffers, self.shell.user_ns, copy=False
-            )
+            function, args, kwargs = unpack_apply_message(buffers, self.shell.user_ns, copy=False)
             result = function(*args, **kwargs)
             result_buffers = serialize_object(
                 result,

@@ -1,13 +1,12 @@
 #include "engine/host/engine_io.hpp"
 
-#include <sys/types.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstring>
 #include <stdexcept>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include "engine/host/engine_replies.hpp"
 #include "protocol/content.hpp"
@@ -70,8 +69,7 @@ void EngineIo::send_registration() {
   request.uuid = options_.uuid;
   request.id = options_.id;
   send(sockets_.registrar, {}, packed_header(protocol::RegistrationRequest::type), empty_object_,
-       empty_object_,
-       protocol::pack(request, session_.packing()));
+       empty_object_, protocol::pack(request, session_.packing()));
   shared_.log.info("registering with the controller at {}", sockets_.registration_url());
 }
 
@@ -186,8 +184,7 @@ void EngineIo::cut_request(Request& request) {
                  Json::object());
   }
   const auto count = shared_.socket_guard.cut(json->at("generation").get<int>());
-  reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}},
-        Json::object());
+  reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
 }
 
 void EngineIo::abort_request(Request& request) {
@@ -226,7 +223,8 @@ void EngineIo::shutdown_request(Request& request) {
   reply(request, protocol::ShutdownReply::type, answer, Json::object());
   // The hub listens here and tells the clients.
   send(sockets_.iopub, {topic("shutdown")}, packed_header(protocol::ShutdownReply::type),
-       net::view(request.header), protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
+       net::view(request.header),
+       protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
        protocol::pack(answer, session_.packing()));
   begin_stop(0, "a client asked for shutdown");
 }
@@ -360,7 +358,8 @@ void EngineIo::reply(const Request& request, const std::string& type, const Json
   with_engine["engine"] = options_.uuid;
   send(request.channel == ChannelName::control ? sockets_.control : sockets_.shell,
        request.identities, packed_header(type), net::view(request.header),
-       protocol::pack(with_engine, session_.packing()), protocol::pack(content, session_.packing()));
+       protocol::pack(with_engine, session_.packing()),
+       protocol::pack(content, session_.packing()));
 }
 
 void EngineIo::send(zmq::socket_t& socket, const std::vector<std::string>& identities,

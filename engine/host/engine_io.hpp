@@ -31,8 +31,8 @@ struct Shared {
   Registration& registration;
   SocketGuard& socket_guard;
   spdlog::logger& log;
-  int terminate_event;           // raised by the SIGTERM handler
-  std::atomic<int>& exit_code;   // of the process
+  int terminate_event;          // raised by the SIGTERM handler
+  std::atomic<int>& exit_code;  // of the process
 };
 
 class EngineIo {

@@ -1,7 +1,6 @@
 #include "engine/host/frame.hpp"
 
 #include <dlfcn.h>
-
 #include <memory>
 #include <mutex>
 #include <new>
@@ -28,8 +27,8 @@ struct BufferView {
   void* internal;
 };
 
-constexpr int kGetBufferSlot = 1;   // Py_bf_getbuffer
-constexpr int kSimpleBuffer = 0;    // PyBUF_SIMPLE
+constexpr int kGetBufferSlot = 1;  // Py_bf_getbuffer
+constexpr int kSimpleBuffer = 0;   // PyBUF_SIMPLE
 constexpr std::size_t kShareFrom = 64 * 1024;
 
 template <class Function>
@@ -45,7 +44,8 @@ int get_buffer(PyObject* object, BufferView* view) {
 
 int fill_info(BufferView* view, PyObject* owner, void* data, Py_ssize_t size, int flags) {
   static const auto function =
-      python_function<int(BufferView*, PyObject*, void*, Py_ssize_t, int, int)>("PyBuffer_FillInfo");
+      python_function<int(BufferView*, PyObject*, void*, Py_ssize_t, int, int)>(
+          "PyBuffer_FillInfo");
   return function(view, owner, data, size, 0, flags);
 }
 
@@ -83,8 +83,7 @@ SentBuffers& sent_buffers() {
 }
 
 struct FrameObject {
-  PyObject_HEAD
-  zmq::message_t message;
+  PyObject_HEAD zmq::message_t message;
 };
 
 void destroy_frame(PyObject* self) {

@@ -1,14 +1,13 @@
 // Entry of the host library: io thread on one side, the interpreter's main on the other.
-#include <pthread.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <pthread.h>
 #include <thread>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/sinks/base_sink.h>
@@ -68,8 +67,10 @@ HostOptions parse_options(const protocol::Json& json) {
   if (json.at("id").is_number()) options.id = json.at("id").get<int>();
   options.log_level = json.at("log_level").get<std::string>();
   using Milliseconds = std::chrono::milliseconds;
-  options.lifecycle.registration_timeout = Milliseconds(json.at("registration_timeout_ms").get<int>());
-  options.lifecycle.controller_patience = Milliseconds(json.at("controller_patience_ms").get<int>());
+  options.lifecycle.registration_timeout =
+      Milliseconds(json.at("registration_timeout_ms").get<int>());
+  options.lifecycle.controller_patience =
+      Milliseconds(json.at("controller_patience_ms").get<int>());
   options.lifecycle.max_heartbeat_misses = json.at("max_heartbeat_misses").get<int>();
   return options;
 }
@@ -107,11 +108,11 @@ int run(const std::string& options_json, int argc, char** argv) {
     outbox.push(Finish{});
     io_thread.join();
   };
-  ModuleContext context{options_json, inbox,        outbox, capture,
-                        registration, socket_guard, log,    [&](int code) {
-                          finish();
-                          ::_exit(code != 0 ? code : exit_code.load());
-                        }};
+  ModuleContext context{
+      options_json, inbox, outbox, capture, registration, socket_guard, log, [&](int code) {
+        finish();
+        ::_exit(code != 0 ? code : exit_code.load());
+      }};
   register_module(context);
   const int code = Py_BytesMain(argc, argv);
   // Only when the Python half could not start.

@@ -1,11 +1,10 @@
 // Requests on their way from the io thread to the Python thread, and what runs there right now.
 #pragma once
 
-#include <pthread.h>
-
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <pthread.h>
 #include <string>
 #include <unordered_set>
 #include <vector>

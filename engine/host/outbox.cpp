@@ -8,7 +8,8 @@ void Outbox::push(Outgoing outgoing) {
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
-    if (const auto* write = std::get_if<StreamWrite>(&outgoing)) stream_bytes_ += write->text.size();
+    if (const auto* write = std::get_if<StreamWrite>(&outgoing))
+      stream_bytes_ += write->text.size();
     queue_.push_back(std::move(outgoing));
     if (queue_.size() > 1) return;  // the event is raised already
   }

@@ -1,9 +1,8 @@
 #include "engine/host/python_module.hpp"
 
+#include <atomic>
 #include <pthread.h>
 #include <unistd.h>
-
-#include <atomic>
 
 #include "engine/host/frame.hpp"
 
@@ -271,7 +270,8 @@ PyObject* exit_process(PyObject*, PyObject* args) {
 PyMethodDef methods[] = {
     {"options", options, METH_NOARGS, "JSON text of dipengine's options."},
     {"wait_registered", wait_registered, METH_NOARGS, "Wait for the id of this engine."},
-    {"start_capture", start_capture, METH_NOARGS, "Send what is written to fds 1 and 2 to clients."},
+    {"start_capture", start_capture, METH_NOARGS,
+     "Send what is written to fds 1 and 2 to clients."},
     {"ready", ready, METH_NOARGS, "Python can take requests: answer heartbeats from now on."},
     {"begin_request", begin_request, METH_VARARGS,
      "begin_request(header): captured output belongs to this request from now on."},

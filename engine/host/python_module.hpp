@@ -5,14 +5,14 @@
 #include <functional>
 #include <string>
 
+#include <spdlog/logger.h>
+
 #include "engine/host/inbox.hpp"
 #include "engine/host/outbox.hpp"
 #include "engine/host/output_capture.hpp"
 #include "engine/host/python_api.hpp"
 #include "engine/host/registration.hpp"
 #include "engine/host/socket_guard.hpp"
-
-#include <spdlog/logger.h>
 
 namespace ddipp::engine {
 

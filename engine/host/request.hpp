@@ -52,7 +52,6 @@ struct Aborted {
   std::vector<Request> requests;
 };
 
-
 // Python is done: send what is left, then run the callback on the io thread.
 struct Finish {
   bool unregister = true;

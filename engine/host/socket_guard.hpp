@@ -4,10 +4,9 @@
 // Gloo has no abort of its own; libtorch's abort() does nothing for it.
 #pragma once
 
+#include <mutex>
 #include <sys/socket.h>
 #include <sys/stat.h>
-
-#include <mutex>
 #include <vector>
 
 namespace ddipp::engine {
@@ -43,7 +42,7 @@ class SocketGuard {
   };
 
   static ino_t inode(int fd) {
-    struct stat status{};
+    struct stat status {};
     return ::fstat(fd, &status) == 0 ? status.st_ino : 0;
   }
 

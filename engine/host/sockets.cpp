@@ -1,13 +1,12 @@
 #include "engine/host/sockets.hpp"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <netinet/in.h>
-#include <unistd.h>
-
 #include <array>
+#include <ifaddrs.h>
 #include <memory>
+#include <netinet/in.h>
 #include <stdexcept>
+#include <unistd.h>
 
 #include "protocol/address.hpp"
 
@@ -83,7 +82,8 @@ void Sockets::connect_channels(int id) {
   ping.set(zmq::sockopt::subscribe, "");
   ping.set(zmq::sockopt::subscribe, presence_topic(uuid_));
   constexpr const char* address = "inproc://ping-monitor";
-  if (zmq_socket_monitor(ping.handle(), address, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED) != 0) {
+  if (zmq_socket_monitor(ping.handle(), address, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED) !=
+      0) {
     throw zmq::error_t();
   }
   monitor = zmq::socket_t(context_, zmq::socket_type::pair);

@@ -1,4 +1,5 @@
-// The sockets of an engine, all connected to the controller, all with the engine's uuid as identity.
+// The sockets of an engine, all connected to the controller, all with the engine's uuid as
+// identity.
 #pragma once
 
 #include <string>

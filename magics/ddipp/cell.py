@@ -238,14 +238,18 @@ def summarize(errors: dict[int, Exception], world_size: int, interrupted: bool) 
         Whether the user asked for it.
     """
     if interrupted:
-        return f"interrupted; {_ranks_text(list(errors))} of {world_size} stopped, all variables kept"
+        return (
+            f"interrupted; {_ranks_text(list(errors))} of {world_size} stopped, all variables kept"
+        )
     first, *others = errors
     name = _name(errors[first])
     if name == "EngineError":
         parts = [f"rank {first} died"]
     else:
         parts = [f"rank {first} raised {name}"]
-    same = [rank for rank in others if _name(errors[rank]) == name and not _is_secondary(errors[rank])]
+    same = [
+        rank for rank in others if _name(errors[rank]) == name and not _is_secondary(errors[rank])
+    ]
     stopped = [rank for rank in others if _is_secondary(errors[rank])]
     different = [rank for rank in others if rank not in same and rank not in stopped]
     if same:

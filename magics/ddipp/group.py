@@ -180,7 +180,9 @@ class Group:
             ) from None
 
     def _check_alive(self) -> None:
-        gone = [rank for rank, engine in enumerate(self.engine_ids) if engine not in self.client.ids]
+        gone = [
+            rank for rank, engine in enumerate(self.engine_ids) if engine not in self.client.ids
+        ]
         if gone:
             ranks = ", ".join(map(str, gone))
             raise DdippError(
@@ -250,7 +252,9 @@ class Group:
         import ipyparallel.error
 
         if not 0 <= rank < self.world_size:
-            raise DdippError(f"there is no rank {rank}; the group has ranks 0-{self.world_size - 1}")
+            raise DdippError(
+                f"there is no rank {rank}; the group has ranks 0-{self.world_size - 1}"
+            )
         if self.engine_ids[rank] not in self.client.ids:
             raise DdippError(f"rank {rank} has died; its variables are lost")
         try:

@@ -72,6 +72,8 @@ PLACES = {
 class DdippMagics(Magics):
     """Directs cells to the notebook or to a group of ranks."""
 
+    shell: Any
+
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.group: Group | None = None
@@ -175,14 +177,16 @@ class DdippMagics(Magics):
             with self._without_autodip():
                 result = self.shell.run_cell(cell)
             if not result.success:
-                raise DdippError("the cell failed here" + (
-                    "; it was not run on the ranks" if place == "everywhere" else ""))
+                raise DdippError(
+                    "the cell failed here"
+                    + ("; it was not run on the ranks" if place == "everywhere" else "")
+                )
         if place in ("remote", "everywhere"):
             group.run(cell, see=see, quiet=args.quiet)
 
     @line_magic
     def autodip(self, line: str) -> None:
-        """``%autodip on [flags of %%dip]`` directs all further cells to the ranks, ``off`` ends it."""
+        """``%autodip on [flags of %%dip]`` directs all cells to the ranks, ``off`` ends it."""
         word, _, flags = line.strip().partition(" ")
         if word == "on":
             self._need_group()
@@ -219,7 +223,9 @@ class DdippMagics(Magics):
         group = self._need_group()
         missing = [name for name in names if name not in self.shell.user_ns]
         if missing:
-            raise DdippError(f"the notebook has no variable {', '.join(missing)}; nothing was pushed")
+            raise DdippError(
+                f"the notebook has no variable {', '.join(missing)}; nothing was pushed"
+            )
         group.push({name: self.shell.user_ns[name] for name in names})
 
     @line_magic

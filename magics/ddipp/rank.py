@@ -155,7 +155,7 @@ def form_group(
             **options,
         )
         # Connects every pair now, so that the first cell does not pay for it.
-        dist.barrier(**({"device_ids": [device.index]} if backend == "nccl" else {}))
+        dist.barrier(device_ids=[device.index or 0] if backend == "nccl" else None)
     _user_namespace().update(
         rank=rank, world_size=world_size, device=device, torch=torch, dist=dist
     )
@@ -239,7 +239,7 @@ def status() -> dict[str, Any]:
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[1])
         row["memory"] = f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
-    dist = sys.modules.get("torch.distributed")
+    dist: Any = sys.modules.get("torch.distributed")
     formed = dist is not None and dist.is_available() and dist.is_initialized()
     row["group"] = dist.get_backend() if formed else "none"
     return row

@@ -27,8 +27,8 @@ bool receive(zmq::socket_t& socket, Multipart& message);
 
 enum class SendStatus { sent, unreachable, would_block };
 
-// Sends without waiting. `unreachable` is a router socket's word for an unknown peer; the message is
-// then left as it was, and also on would_block.
+// Sends without waiting. `unreachable` is a router socket's word for an unknown peer; the message
+// is then left as it was, and also on would_block.
 SendStatus send(zmq::socket_t& socket, Multipart& message);
 
 }  // namespace ddipp::net

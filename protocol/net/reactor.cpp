@@ -52,7 +52,8 @@ void Reactor::sweep() {
   std::erase_if(sources_, [](const auto& source) { return source->removed; });
   items_.clear();
   for (const auto& source : sources_) {
-    items_.push_back({source->socket ? source->socket->handle() : nullptr, source->fd, ZMQ_POLLIN, 0});
+    items_.push_back(
+        {source->socket ? source->socket->handle() : nullptr, source->fd, ZMQ_POLLIN, 0});
   }
   changed_ = false;
 }
@@ -73,7 +74,8 @@ void Reactor::turn() {
     if (error.num() != EINTR) throw;
     return;
   }
-  const std::size_t count = items_.size();  // handlers may add sources; those wait for the next turn
+  const std::size_t count =
+      items_.size();  // handlers may add sources; those wait for the next turn
   for (std::size_t i = 0; i < count; ++i) {
     if ((items_[i].revents & (ZMQ_POLLIN | ZMQ_POLLERR)) != 0 && !sources_[i]->removed) {
       dispatch(*sources_[i]);

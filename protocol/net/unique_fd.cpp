@@ -1,11 +1,10 @@
 #include "protocol/net/unique_fd.hpp"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdint>
+#include <sys/eventfd.h>
 #include <system_error>
+#include <unistd.h>
 
 namespace ddipp::net {
 

@@ -200,7 +200,7 @@ def test_sigint_ends_the_cell_and_keeps_the_variables(client, code):
     time.sleep(0.5)
     begin = time.monotonic()
     client.send_signal(signal.SIGINT, block=True)
-    with pytest.raises(ipyparallel.error.CompositeError, match="KeyboardInterrupt|CancelledError"):
+    with pytest.raises(ipyparallel.error.CompositeError, match=r"KeyboardInterrupt|CancelledError"):
         result.get(10)
     assert time.monotonic() - begin < 2
     assert view["keep"] == [1] * len(client)

@@ -115,8 +115,9 @@ def test_startup_command_script_and_traits(cluster: Cluster, tmp_path: Path):
     script = tmp_path / "start.py"
     script.write_text("from_script = 2\n")
     cluster.start_controller()
-    cluster.start_engine("-c", "from_command = 1", "-s", str(script),
-                         "--InteractiveShell.colors=nocolor")
+    cluster.start_engine(
+        "-c", "from_command = 1", "-s", str(script), "--InteractiveShell.colors=nocolor"
+    )
     view = cluster.client(1)[0]
     assert run(view, "print(from_command, from_script, get_ipython().colors)") == "1 2 nocolor\n"
 
@@ -295,7 +296,10 @@ def other_pythons() -> list[Path]:
     for path in [*Path.home().glob(".pyenv/versions/3.*/bin/python3"), Path("/usr/bin/python3")]:
         if not path.exists():
             continue
-        probe = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_config_var('LDLIBRARY'))"
+        probe = (
+            "import sys, sysconfig\n"
+            "print(*sys.version_info[:2], sysconfig.get_config_var('LDLIBRARY'))"
+        )
         major, minor, library = subprocess.check_output([path, "-c", probe], text=True).split()
         version = (int(major), int(minor))
         if version >= (3, 9) and version != sys.version_info[:2] and ".so" in library:
@@ -320,8 +324,11 @@ def test_another_cpython_is_hosted_by_the_same_program(cluster, tmp_path_factory
     for name in ("ddipp", "ddipp_engine"):
         (paths / name).symlink_to(Path(packages) / name)
     cluster.start_controller()
-    cluster.start_engine("--python", str(environment / "bin" / "python"),
-                         env={**os.environ, "PYTHONPATH": str(paths)})
+    cluster.start_engine(
+        "--python",
+        str(environment / "bin" / "python"),
+        env={**os.environ, "PYTHONPATH": str(paths)},
+    )
     view = cluster.client(1)[0]
     code = "import sys; print(sys.prefix, *sys.version_info[:2])"
     plain = subprocess.check_output([environment / "bin" / "python", "-c", code], text=True)

@@ -9,7 +9,6 @@ import time
 
 import pytest
 from conftest import Notebook
-
 from ddipp import CellFailed, CellInterrupted, DdippError
 from ddipp.devices import choose_gpus, parse_ids
 
@@ -25,8 +24,10 @@ def works(group: Notebook):
     """After the test the group works and the variables are kept."""
     group.run("%%dip\nkept = rank + 10")
     yield group
-    group.run("%%dip\nx = torch.ones(1)\ndist.all_reduce(x)\nassert x.item() == 2\n"
-              "assert kept == rank + 10")
+    group.run(
+        "%%dip\nx = torch.ones(1)\ndist.all_reduce(x)\nassert x.item() == 2\n"
+        "assert kept == rank + 10"
+    )
 
 
 def interrupt_after(seconds: float) -> threading.Timer:
@@ -85,12 +86,19 @@ def test_rank_0_is_shown_and_the_last_expression_too(group: Notebook, capsys):
 
 
 def test_the_environment_is_that_of_torchrun(group: Notebook):
-    group.run("%%dip\nimport os\nenv = {k: os.environ.get(k) for k in ('RANK', 'LOCAL_RANK', "
-              "'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR')}")
+    group.run(
+        "%%dip\nimport os\nenv = {k: os.environ.get(k) for k in ('RANK', 'LOCAL_RANK', "
+        "'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR')}"
+    )
     for rank in (0, 1):
         group.run(f"%dipull -r {rank} env")
-        assert group["env"] == {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-                                "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        assert group["env"] == {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+        }
 
 
 def test_output_is_live(group: Notebook, monkeypatch):
@@ -121,7 +129,8 @@ def test_push_and_pull(group: Notebook):
 def test_push_and_pull_of_missing_names_change_nothing(group: Notebook):
     group.run("present = 1")
     assert "the notebook has no variable absent; nothing was pushed" in str(
-        group.fail("%dipush present absent"))
+        group.fail("%dipush present absent")
+    )
     group.run("%%dip\nassert 'present' not in globals()")
     assert "rank 0 has no variable absent" in str(group.fail("%dipull absent"))
     assert "there is no rank 7" in str(group.fail("%dipull -r 7 rank"))
@@ -158,8 +167,9 @@ def test_autodip_directs_cells_until_it_is_off(group: Notebook, capsys):
 
 def test_a_rank_that_raises_while_its_peer_waits_for_it(works: Notebook):
     begin = time.monotonic()
-    error = works.fail("%%dip\nif rank == 1: raise ValueError('on purpose')\n"
-                       "dist.all_reduce(torch.ones(3))")
+    error = works.fail(
+        "%%dip\nif rank == 1: raise ValueError('on purpose')\ndist.all_reduce(torch.ones(3))"
+    )
     assert time.monotonic() - begin < 5
     assert isinstance(error, CellFailed)
     assert str(error) == "rank 1 raised ValueError; rank 0 stopped because of it"
@@ -172,8 +182,10 @@ def test_a_rank_that_raises_while_its_peer_waits_for_it(works: Notebook):
 
 def test_both_ranks_raise_the_same(works: Notebook):
     error = works.fail("%%dip\n1 / 0")
-    assert str(error) in ("rank 0 raised ZeroDivisionError; rank 1 too",
-                          "rank 1 raised ZeroDivisionError; rank 0 too")
+    assert str(error) in (
+        "rank 0 raised ZeroDivisionError; rank 1 too",
+        "rank 1 raised ZeroDivisionError; rank 0 too",
+    )
 
 
 def test_a_syntax_error(works: Notebook):
@@ -181,8 +193,9 @@ def test_a_syntax_error(works: Notebook):
 
 
 def test_a_peer_that_computes_may_finish(works: Notebook):
-    error = works.fail("%%dip\nimport time\nif rank == 1: raise ValueError\n"
-                       "time.sleep(1); finished = True")
+    error = works.fail(
+        "%%dip\nimport time\nif rank == 1: raise ValueError\ntime.sleep(1); finished = True"
+    )
     assert list(error.errors) == [1]
     works.run("%dipull finished")
     assert works["finished"] is True
@@ -212,8 +225,10 @@ def test_ctrl_c_ends_the_cell(works: Notebook, cell: str):
 
 def test_a_failure_frees_what_its_traceback_held(works: Notebook):
     works.run("%%dip\nimport weakref\nclass Big: pass")
-    works.fail("%%dip\ndef f():\n    big = Big()\n    global ref\n    ref = weakref.ref(big)\n"
-               "    raise ValueError\nf()")
+    works.fail(
+        "%%dip\ndef f():\n    big = Big()\n    global ref\n    ref = weakref.ref(big)\n"
+        "    raise ValueError\nf()"
+    )
     works.run("%%dip\nassert ref() is None")
 
 
@@ -224,8 +239,10 @@ def test_errors_and_interrupts_in_a_row_never_hang(works: Notebook):
             works.fail("%%dip\nx = torch.ones(2)\nwhile True: dist.all_reduce(x)")
             timer.join()
         else:
-            works.fail(f"%%dip\nfor i in range(100):\n    if (rank, i) == (1, {7 * turn}): 1 / 0\n"
-                       "    dist.all_reduce(torch.ones(2))")
+            works.fail(
+                f"%%dip\nfor i in range(100):\n    if (rank, i) == (1, {7 * turn}): 1 / 0\n"
+                "    dist.all_reduce(torch.ones(2))"
+            )
 
 
 def test_a_second_group_is_refused_and_restart_replaces_it(notebook: Notebook, group, capsys):

@@ -34,17 +34,24 @@ def test_digits_in_a_jupyter_kernel(ipython_dir: Path):
 def test_digits_in_a_terminal_ipython(ipython_dir: Path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "run_in_ipython.py", EXAMPLES / "digits.ipynb"],
-        capture_output=True, text=True, timeout=170,
+        capture_output=True,
+        text=True,
+        timeout=170,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^demo: ok ranks=\d+ accuracy=0\.9\d+$|accuracy=1\.000$",
-                     done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^demo: ok ranks=\d+ accuracy=0\.9\d+$|accuracy=1\.000$", done.stdout, re.MULTILINE
+    )
 
 
 def test_a_cell_that_fails_ends_the_terminal_run(ipython_dir: Path, tmp_path: Path):
     cell = nbformat.v4.new_code_cell("1 / 0")
     path = tmp_path / "fails.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    done = subprocess.run([sys.executable, EXAMPLES / "run_in_ipython.py", path],
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "run_in_ipython.py", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1

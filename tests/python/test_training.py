@@ -28,9 +28,19 @@ def test_weights_are_those_of_torchrun(notebook: Notebook, tmp_path: Path, ranks
     assert all(torch.equal(weights[0], other) for other in weights[1:])
 
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}",
-         "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", SCRIPT, tmp_path],
-        check=True, timeout=150,
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={ranks}",
+            "--master-port=0",
+            "--rdzv-backend=c10d",
+            "--rdzv-endpoint=127.0.0.1:0",
+            SCRIPT,
+            tmp_path,
+        ],
+        check=True,
+        timeout=150,
     )
     for rank in range(ranks):
         reference = torch.load(tmp_path / f"weights-{rank}.pt")

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "protocol/address.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::protocol;
 
@@ -33,7 +33,8 @@ TEST_CASE("a wildcard means loopback on the controller's machine and its locatio
 TEST_CASE("a pool of ports is a list of ranges") {
   CHECK(*parse_ports("10-12") == std::vector<int>{10, 11, 12});
   CHECK(*parse_ports("5,10-11, 7") == std::vector<int>{5, 10, 11, 7});
-  for (const char* wrong : {"", "a", "5-", "7-5", "0", "65536", "1,,2"}) CHECK_FALSE(parse_ports(wrong));
+  for (const char* wrong : {"", "a", "5-", "7-5", "0", "65536", "1,,2"})
+    CHECK_FALSE(parse_ports(wrong));
 }
 
 TEST_CASE("a pool hands each port out once") {

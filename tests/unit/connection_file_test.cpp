@@ -1,10 +1,10 @@
-#include <doctest/doctest.h>
+#include "protocol/connection_file.hpp"
+
+#include <fstream>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <fstream>
-
-#include "protocol/connection_file.hpp"
+#include <doctest/doctest.h>
 
 using namespace ddipp::protocol;
 namespace fs = std::filesystem;
@@ -41,7 +41,7 @@ TEST_CASE("connection information comes back as it was written, readable by its 
   const TemporaryFolder folder;
   const fs::path file = folder.path / "engine.json";
   REQUIRE(write_connection_file(file, to_json(example())));
-  struct stat status{};
+  struct stat status {};
   REQUIRE(::stat(file.c_str(), &status) == 0);
   CHECK((status.st_mode & 0777) == 0600);
 

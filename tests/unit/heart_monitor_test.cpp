@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "controller/heart_monitor.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::controller;
 using namespace std::chrono_literals;

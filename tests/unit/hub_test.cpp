@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "controller/hub.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::controller;
 using namespace ddipp::protocol;

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "engine/core/lifecycle.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::engine;
 using namespace std::chrono_literals;

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "protocol/packing.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::protocol;
 

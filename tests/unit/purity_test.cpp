@@ -1,12 +1,12 @@
 // The cores decide without sockets, clocks, threads or Python. This reads their source and says
 // which file broke the rule.
-#include <doctest/doctest.h>
-
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 namespace fs = std::filesystem;
 
@@ -44,8 +44,8 @@ TEST_CASE("core and protocol name no socket, clock, thread, random source or int
   for (const auto& file : files) {
     const std::string text = read(file);
     REQUIRE_FALSE(text.empty());
-    for (const char* word : {"zmq.hpp", "Python.h", "<thread>", "<mutex>", "::now(",
-                             "random_device", "getenv"}) {
+    for (const char* word :
+         {"zmq.hpp", "Python.h", "<thread>", "<mutex>", "::now(", "random_device", "getenv"}) {
       CHECK_MESSAGE(text.find(word) == std::string::npos, file.string() << " uses " << word);
     }
   }

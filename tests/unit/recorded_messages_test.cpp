@@ -1,8 +1,8 @@
 // Bytes that stock ipyparallel sent and received, recorded by compat/record_messages.py.
-#include <doctest/doctest.h>
-
 #include <fstream>
 #include <set>
+
+#include <doctest/doctest.h>
 
 #include "protocol/connection_file.hpp"
 #include "protocol/content.hpp"

@@ -1,9 +1,9 @@
-#include <doctest/doctest.h>
+#include "controller/registry.hpp"
 
 #include <random>
 #include <set>
 
-#include "controller/registry.hpp"
+#include <doctest/doctest.h>
 
 using namespace ddipp::controller;
 using namespace std::chrono_literals;
@@ -68,8 +68,8 @@ TEST_CASE("in any order of events ids stay unique and both directions agree") {
       now += std::chrono::milliseconds(random() % 50);
       switch (random() % 4) {
         case 0: {
-          const auto wish = random() % 2 == 0 ? std::optional(static_cast<int>(random() % 6))
-                                              : std::nullopt;
+          const auto wish =
+              random() % 2 == 0 ? std::optional(static_cast<int>(random() % 6)) : std::nullopt;
           (void)registry.begin(uuid, wish, now + 100ms);
           break;
         }

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "protocol/replay_guard.hpp"
+
+#include <doctest/doctest.h>
 
 using ddipp::protocol::ReplayGuard;
 

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "controller/routing.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace ddipp::controller;
 using ddipp::protocol::Packing;
@@ -22,8 +22,8 @@ TEST_CASE("the identities of client and engine change places both ways") {
 }
 
 TEST_CASE("a request that can't be delivered is answered in its own type") {
-  const auto reply = undeliverable_reply(
-      request(R"({"msg_id": "m", "msg_type": "apply_request"})"), Packing::json, "it is gone");
+  const auto reply = undeliverable_reply(request(R"({"msg_id": "m", "msg_type": "apply_request"})"),
+                                         Packing::json, "it is gone");
   REQUIRE(reply);
   CHECK(reply->client == "client");
   CHECK(reply->header_type == "apply_reply");
@@ -50,8 +50,8 @@ TEST_CASE("the presence topic names an engine") {
 TEST_CASE("a refused broadcast is answered for every target, a coalescing one once") {
   const auto frames = [](std::string_view metadata) {
     return std::vector<std::string_view>{
-        "client", "<IDS|MSG>", "sig", R"({"msg_id": "m", "msg_type": "apply_request"})", "{}",
-        metadata, "{}"};
+        "client", "<IDS|MSG>", "sig", R"({"msg_id": "m", "msg_type": "apply_request"})",
+        "{}",     metadata,    "{}"};
   };
   const auto each = refusals(
       frames(R"({"is_broadcast": true, "is_coalescing": false, "targets": [["u", 0], ["v", 1]]})"),

@@ -1,8 +1,8 @@
-#include <doctest/doctest.h>
+#include "protocol/session.hpp"
 
 #include <array>
 
-#include "protocol/session.hpp"
+#include <doctest/doctest.h>
 
 using namespace ddipp::protocol;
 
@@ -127,7 +127,8 @@ TEST_CASE("a uuid shows its version and variant") {
 
 TEST_CASE("message ids of a session differ") {
   Session session = make("");
-  CHECK(session.make_header("a", Timestamp{}).msg_id != session.make_header("a", Timestamp{}).msg_id);
+  CHECK(session.make_header("a", Timestamp{}).msg_id !=
+        session.make_header("a", Timestamp{}).msg_id);
 }
 
 TEST_CASE("the reply to a request has its name") {

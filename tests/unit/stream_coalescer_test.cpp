@@ -1,8 +1,8 @@
-#include <doctest/doctest.h>
+#include "engine/core/stream_coalescer.hpp"
 
 #include <string>
 
-#include "engine/core/stream_coalescer.hpp"
+#include <doctest/doctest.h>
 
 using namespace ddipp::engine;
 using namespace std::chrono_literals;

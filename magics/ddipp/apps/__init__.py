@@ -38,4 +38,6 @@ def load_app(name: str) -> App:
     for entry in entry_points(group="ddipp.apps"):
         if entry.name == name:
             return entry.load()()
-    raise DdippError(f"there is no app {name!r}; installed are: {', '.join(known_apps()) or 'none'}")
+    raise DdippError(
+        f"there is no app {name!r}; installed are: {', '.join(known_apps()) or 'none'}"
+    )
