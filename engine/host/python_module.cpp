@@ -171,6 +171,13 @@ PyObject* guard_sockets(PyObject*, PyObject* args) {
   return none();
 }
 
+PyObject* set_abort(PyObject*, PyObject* args) {
+  unsigned long long address = 0;
+  if (PyArg_ParseTuple(args, "K", &address) == 0) return nullptr;
+  context->socket_guard.set_abort(reinterpret_cast<SocketGuard::Abort>(address));
+  return none();
+}
+
 PyObject* cut_sockets(PyObject*, PyObject* args) {
   int generation = 0;
   if (PyArg_ParseTuple(args, "i", &generation) == 0) return nullptr;
@@ -287,6 +294,8 @@ PyMethodDef methods[] = {
     {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued cells with 'aborted'."},
     {"guard_sockets", guard_sockets, METH_VARARGS,
      "guard_sockets(generation, fds): connections that a cut request may shut down."},
+    {"set_abort", set_abort, METH_VARARGS,
+     "set_abort(address): C function int(int generation) that aborts a group without blocking."},
     {"cut_sockets", cut_sockets, METH_VARARGS,
      "cut_sockets(generation): shut these connections down; returns how many."},
     {"post", post, METH_VARARGS,

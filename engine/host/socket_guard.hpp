@@ -1,7 +1,8 @@
 // The connections of the current process group, so that a rank that waits in a collective can be
 // freed from outside Python: with its sockets shut down the collective fails at once.
 //
-// Gloo has no abort of its own; libtorch's abort() does nothing for it.
+// Gloo has no abort of its own: libtorch's abort() does nothing for it. NCCL has one, which the
+// torch plug-in reaches.
 #pragma once
 
 #include <mutex>
@@ -21,11 +22,20 @@ class SocketGuard {
     for (const int fd : fds) connections_.push_back({fd, inode(fd)});
   }
 
+  // A function that aborts the group of a generation in another way, beside the sockets: that of
+  // the torch plug-in. It must return at once.
+  using Abort = int (*)(int generation);
+  void set_abort(Abort abort) {
+    const std::lock_guard lock(mutex_);
+    abort_ = abort;
+  }
+
   // Shuts the connections down and returns how many. A request for another generation is late and
   // does nothing.
   std::size_t cut(int generation) {
     const std::lock_guard lock(mutex_);
     if (generation != generation_) return 0;
+    if (abort_ != nullptr) abort_(generation);
     std::size_t count = 0;
     for (const auto& connection : connections_) {
       // Gloo closes the descriptor of a failed connection, and it may belong to another file now.
@@ -54,6 +64,7 @@ class SocketGuard {
   }
 
   std::mutex mutex_;
+  Abort abort_ = nullptr;
   int generation_ = -1;
   std::vector<Connection> connections_;
 };

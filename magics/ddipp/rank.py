@@ -156,9 +156,47 @@ def form_group(
         )
         # Connects every pair now, so that the first cell does not pay for it.
         dist.barrier(device_ids=[device.index or 0] if backend == "nccl" else None)
+    problem = watch_group(generation)
+    if problem and backend == "nccl":
+        print(f"ddipp: rank {rank}: {problem}", file=sys.stderr)
     _user_namespace().update(
         rank=rank, world_size=world_size, device=device, torch=torch, dist=dist
     )
+
+
+def watch_group(generation: int) -> str:
+    """Let the engine's io thread abort the group through the torch plug-in.
+
+    Returns
+    -------
+    str
+        ``""``, or one line that says why the plug-in is not used.
+    """
+    import ctypes
+
+    import torch.distributed as dist
+
+    path = os.path.join(sys.prefix, "lib", "ddipp", "libddipp_torch.so")
+    if not os.path.exists(path):
+        return (
+            "ddipp was built without torch; build it again in this environment to have its plug-in"
+        )
+    try:
+        import _ddipp_engine as host
+
+        plugin = ctypes.CDLL(path)
+    except (ImportError, OSError) as error:
+        return f"the torch plug-in can't be loaded: {error}"
+    plugin.ddipp_torch_version.restype = ctypes.c_char_p
+    built_for = plugin.ddipp_torch_version().decode()
+    present = import_torch().partition("+")[0]
+    if built_for != present:
+        return f"the torch plug-in is for torch {built_for}, not {present}; install ddipp again"
+    name = dist.group.WORLD.group_name  # type: ignore[union-attr]
+    if plugin.ddipp_torch_watch(generation, name.encode()) != 0:
+        return f"torch has no group {name!r} to watch"
+    host.set_abort(ctypes.cast(plugin.ddipp_torch_abort, ctypes.c_void_p).value)
+    return ""
 
 
 def leave_group() -> None:

@@ -232,6 +232,20 @@ def test_a_failure_frees_what_its_traceback_held(works: Notebook):
     works.run("%%dip\nassert ref() is None")
 
 
+def test_the_torch_plugin_aborts_the_group_of_its_generation_only(works: Notebook):
+    """On Gloo the abort itself does nothing; that it is reached is what can be tested here."""
+    works.run(
+        "%%dip\n"
+        "import ctypes, os, sys\n"
+        "from ddipp import rank as side\n"
+        "assert side.watch_group(side._generation) == '', side.watch_group(side._generation)\n"
+        "plugin = ctypes.CDLL(os.path.join(sys.prefix, 'lib/ddipp/libddipp_torch.so'))\n"
+        "assert plugin.ddipp_torch_abort(side._generation + 1) == 0\n"
+        "assert plugin.ddipp_torch_abort(side._generation) == 1\n"
+        "assert plugin.ddipp_torch_watch(7, b'no such group') == -1"
+    )
+
+
 def test_errors_and_interrupts_in_a_row_never_hang(works: Notebook):
     for turn in range(10):
         if turn % 2:
