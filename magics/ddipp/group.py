@@ -92,8 +92,7 @@ class Group:
         )
         try:
             cluster.start_controller_sync()
-            visible = "" if chosen is None else ",".join(map(str, chosen))
-            cluster.start_engines_sync(n=ranks, environment={"CUDA_VISIBLE_DEVICES": visible})
+            cluster.start_engines_sync(n=ranks, environment=_engine_environment(chosen))
             client = cluster.connect_client_sync()
             _wait_for_engines(cluster, client, ranks, timeout_s)
             group = cls(cluster, client, chosen, app)
@@ -316,6 +315,21 @@ class Group:
 
     def _living(self, ranks: Sequence[int]) -> list[int]:
         return [self.engine_ids[r] for r in ranks if self.engine_ids[r] in self.client.ids]
+
+
+def _engine_environment(gpus: list[int] | None) -> dict[str, str]:
+    """Return what has to be set before torch loads.
+
+    Every rank sees the GPUs of the group in rank order, so that ``LOCAL_RANK`` is the index of its
+    device for every library. A failed collective aborts its communicators and keeps the process.
+    """
+    import os
+
+    if gpus is None:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    wanted = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), **unset}
 
 
 def _start_app(name: str) -> None:

@@ -86,8 +86,8 @@ def open_store(host: str, world_size: int, timeout_s: float) -> int:
 
 
 @contextlib.contextmanager
-def _guarding_new_sockets(generation: int) -> Iterator[None]:
-    """Tell the engine's io thread of the connections that are made inside the block."""
+def _guarding_new_sockets(generation: int, backend: str) -> Iterator[None]:
+    """Tell the engine's io thread of the connections that Gloo makes inside the block."""
     try:
         import _ddipp_engine as host
     except ImportError:  # a stock engine: its collectives can't be cut from outside
@@ -95,7 +95,9 @@ def _guarding_new_sockets(generation: int) -> Iterator[None]:
         return
     before = _sockets()
     yield
-    host.guard_sockets(generation, sorted(_sockets() - before))
+    # NCCL has an abort, and its bootstrap threads don't expect their sockets to fail.
+    made = sorted(_sockets() - before) if backend == "gloo" else []
+    host.guard_sockets(generation, made)
 
 
 def _sockets() -> set[int]:
@@ -146,7 +148,7 @@ def form_group(
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         options["device_id"] = device
-    with _guarding_new_sockets(generation):
+    with _guarding_new_sockets(generation, backend):
         dist.init_process_group(
             backend,
             store=dist.PrefixStore(f"generation-{generation}", _store),
@@ -206,8 +208,12 @@ def leave_group() -> None:
     of this rank that never finished end, without which the group's destructor would wait for them.
     Destroying alone is not enough: the traceback of a failed cell keeps the group alive.
     """
-    dist = sys.modules.get("torch.distributed")
+    dist: Any = sys.modules.get("torch.distributed")
     if dist is None or not dist.is_initialized():
+        return
+    abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
+    if dist.get_backend() == "nccl" and abort is not None:
+        abort()  # all communicators together; a destroy would wait for peers that are stuck
         return
     with contextlib.suppress(ImportError):
         import _ddipp_engine as host
