@@ -238,7 +238,7 @@ class Group:
     def push(self, variables: dict[str, Any]) -> None:
         """Set variables on all ranks."""
         self._check_alive()
-        self._view().push(variables, block=True)
+        self._take(self._view().push(variables, block=False))
 
     def pull(self, names: Sequence[str], rank: int = 0) -> dict[str, Any]:
         """Return variables of one rank.
@@ -273,13 +273,21 @@ class Group:
     def _view(self) -> Any:
         return self.client[self.engine_ids]
 
+    def _take(self, result: Any, timeout_s: float | None = None) -> Any:
+        """Wait for a result and let the client forget it: it would keep every pulled model."""
+        try:
+            return result.get(timeout_s)
+        finally:
+            if result.ready():
+                self.client.purge_local_results(result)
+
     def apply(self, function: Any, *args: Any) -> list[Any]:
         """Call a function on all ranks and return what each returned."""
-        return list(self._view().apply_sync(function, *args))
+        return list(self._take(self._view().apply_async(function, *args)))
 
     def apply_on(self, rank: int, function: Any, *args: Any) -> Any:
         """Call a function on one rank."""
-        return self.client[self.engine_ids[rank]].apply_sync(function, *args)
+        return self._take(self.client[self.engine_ids[rank]].apply_async(function, *args))
 
     def apply_each(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a function on all ranks at the same time, each with its own arguments."""
@@ -287,7 +295,7 @@ class Group:
             self.client[engine].apply_async(function, *args)
             for engine, args in zip(self.engine_ids, arguments)
         ]
-        return [result.get(self.timeout_s + 10) for result in results]
+        return [self._take(result, self.timeout_s + 10) for result in results]
 
     def leave(self, ranks: Sequence[int]) -> None:
         """Make idle ranks leave the group, without waiting."""

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import ipyparallel
 import pytest
 from conftest import BIN, Cluster, wait_for
 
@@ -307,31 +308,39 @@ def other_pythons() -> list[Path]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("python", other_pythons(), ids=lambda path: path.parts[-3])
-def test_another_cpython_is_hosted_by_the_same_program(cluster, tmp_path_factory, python):
-    """Needs the packages of the engine for that Python; installs them once into a cache."""
+def environment(python: Path | str, name: str, *packages: str) -> Path:
+    """Return the interpreter of a virtual environment, which is made once and kept in a cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddipp" / "test-envs"
-    environment = cache / python.parts[-3]
-    if not (environment / "ready").exists():
-        subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
-        pip = [environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "ipyparallel", "ipykernel"], check=True)
-        (environment / "ready").touch()
+    folder = cache / name
+    if not (folder / "ready").exists():
+        subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, *packages], check=True)
+        (folder / "ready").touch()
+    return folder / "bin" / "python"
+
+
+@pytest.fixture
+def our_packages(tmp_path: Path) -> dict[str, str]:
+    """Environment in which another interpreter finds our Python half and nothing else of ours."""
     import ddipp_engine
 
-    packages = str(Path(ddipp_engine.__file__).parent.parent)
-    paths = tmp_path_factory.mktemp("packages")
+    installed = Path(ddipp_engine.__file__).parent.parent
+    folder = tmp_path / "packages"
+    folder.mkdir()
     for name in ("ddipp", "ddipp_engine"):
-        (paths / name).symlink_to(Path(packages) / name)
+        (folder / name).symlink_to(installed / name)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("python", other_pythons(), ids=lambda path: path.parts[-3])
+def test_another_cpython_is_hosted_by_the_same_program(cluster, our_packages, python):
+    hosted = environment(python, python.parts[-3], "ipyparallel", "ipykernel")
     cluster.start_controller()
-    cluster.start_engine(
-        "--python",
-        str(environment / "bin" / "python"),
-        env={**os.environ, "PYTHONPATH": str(paths)},
-    )
+    cluster.start_engine("--python", str(hosted), env=our_packages)
     view = cluster.client(1)[0]
     code = "import sys; print(sys.prefix, *sys.version_info[:2])"
-    plain = subprocess.check_output([environment / "bin" / "python", "-c", code], text=True)
+    plain = subprocess.check_output([hosted, "-c", code], text=True)
     assert run(view, code) == plain
     code = (
         "import multiprocessing as mp\n"
@@ -339,5 +348,39 @@ def test_another_cpython_is_hosted_by_the_same_program(cluster, tmp_path_factory
     )
     assert run(view, code) == "[1]\n"
     result = view.execute("1 / 0", silent=False)
-    with pytest.raises(Exception, match="ZeroDivisionError"):
+    with pytest.raises(ipyparallel.error.RemoteError, match="ZeroDivisionError"):
         result.get(10)
+
+
+OLD_CLIENT = """
+import sys, ipyparallel
+client = ipyparallel.Client(sys.argv[1], timeout=10)
+client.wait_for_engines(2, timeout=30, interactive=False)
+view = client[:]
+view.push({"a": 3}, block=True)
+assert view.pull("a", block=True) == [3, 3]
+assert view.apply_sync(lambda x: x + 1, 1) == [2, 2]
+assert view.map_sync(lambda x: 2 * x, range(4)) == [0, 2, 4, 6]
+result = view.execute("print('out')", silent=False)
+result.get(10)
+result.wait_for_output(5)
+assert result.stdout == ["out\\n"] * 2
+client.shutdown(targets=[0], block=True)
+print("ok", ipyparallel.__version__)
+"""
+
+
+def test_client_and_engine_packages_of_ipyparallel_8(cluster, our_packages, tmp_path):
+    old = environment(sys.executable, "ipyparallel-8.8", "ipyparallel==8.8.0", "ipykernel<7")
+    script = tmp_path / "client.py"
+    script.write_text(OLD_CLIENT)
+    cluster.start_controller()
+    for _ in range(2):
+        cluster.start_engine("--python", str(old), env=our_packages)
+    done = subprocess.run(
+        [old, script, cluster.connection_file("client")],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.stdout == "ok 8.8.0\n", done.stderr

@@ -126,6 +126,13 @@ def test_push_and_pull(group: Notebook):
     assert group["c"] == 13
 
 
+def test_the_client_keeps_nothing_of_what_was_pulled_or_run(group: Notebook):
+    client = group.shell.magics_manager.registry["DdippMagics"].group.client
+    group.run("%%dip\nbig = b'x' * 1_000_000")
+    group.run("%dipull big")
+    assert client.results == {}
+
+
 def test_push_and_pull_of_missing_names_change_nothing(group: Notebook):
     group.run("present = 1")
     assert "the notebook has no variable absent; nothing was pushed" in str(
