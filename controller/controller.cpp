@@ -41,6 +41,16 @@ HubOptions hub_options(const Options& options, const protocol::EngineConnection&
   return hub;
 }
 
+TaskSchedulerOptions task_options(const Options& options) {
+  TaskSchedulerOptions task;
+  task.hwm = options.hwm;
+  task.scheme = *scheme_from_name(options.scheme);
+  task.random = [engine = std::mt19937_64(std::random_device()())]() mutable {
+    return std::uniform_real_distribution<double>()(engine);
+  };
+  return task;
+}
+
 }  // namespace
 
 Controller::Controller(const Options& options, spdlog::logger& log)
@@ -49,7 +59,9 @@ Controller::Controller(const Options& options, spdlog::logger& log)
       key_(random_uuid()),
       session_(make_session(options, key_)),
       endpoints_(context_, options, key_),
-      hub_(hub_options(options, endpoints_.engine), net::Clock::now()) {
+      hub_(hub_options(options, endpoints_.engine), net::Clock::now()),
+      tasks_(endpoints_.task, session_, log, task_options(options)),
+      broadcasts_(endpoints_.broadcast, session_, hub_.registry(), log) {
   write_connection_files();
 
   reactor_.add(endpoints_.query, [this](net::Multipart& message) { on_query(message); });
@@ -59,11 +71,14 @@ Controller::Controller(const Options& options, spdlog::logger& log)
   relay_directly(control_);
   relay_directly(mux_);
   reactor_.add(endpoints_.task.front, [this](net::Multipart& message) {
-    reject_unsupported(endpoints_.task, message, "load-balanced views");
+    tasks_.on_submission(message, net::Clock::now());
   });
-  reactor_.add(endpoints_.broadcast.front, [this](net::Multipart& message) {
-    reject_unsupported(endpoints_.broadcast, message, "broadcast views");
-  });
+  reactor_.add(endpoints_.task.back,
+               [this](net::Multipart& message) { tasks_.on_result(message); });
+  reactor_.add(endpoints_.broadcast.front,
+               [this](net::Multipart& message) { broadcasts_.on_submission(message); });
+  reactor_.add(endpoints_.broadcast.back,
+               [this](net::Multipart& message) { broadcasts_.on_result(message); });
   reactor_.on_tick([this] { return std::optional(next_deadline()); },
                    [this](net::Clock::time_point now) { tick(now); });
 }
@@ -182,26 +197,19 @@ void Controller::refuse(Direct& direct, const net::Multipart& message) {
              std::move(reply->metadata));
 }
 
-void Controller::reject_unsupported(Channel& channel, net::Multipart& message,
-                                    const std::string& what) {
-  const std::string why = what + " are not supported by this controller yet; use client[:]";
-  for (auto& reply : refusals(net::views(message), session_.packing(), why)) {
-    send_reply(channel.front, {reply.client}, reply.header_type, std::move(reply.content),
-               std::move(reply.parent_header), std::move(reply.metadata));
-  }
-}
-
 net::Clock::time_point Controller::next_deadline() const {
   auto earliest = hub_.next_deadline();
   for (const Direct* direct : {&mux_, &control_}) {
     if (const auto retry = direct->held.next_deadline()) earliest = std::min(earliest, *retry);
   }
+  if (const auto timeout = tasks_.next_deadline()) earliest = std::min(earliest, *timeout);
   return earliest;
 }
 
 void Controller::tick(net::Clock::time_point now) {
   hub_.tick(now);
   run_actions();
+  tasks_.tick(now);
   for (Direct* direct : {&mux_, &control_}) {
     direct->held.retry(
         now, [direct](net::Multipart& message) { return net::send(direct->channel.back, message); },
@@ -221,8 +229,11 @@ void Controller::perform(const Reply& action) {
 }
 
 void Controller::perform(const Notify& action) {
+  const std::string engine = action.content.value("uuid", "");
+  if (action.type == protocol::RegistrationNotification::type) tasks_.add_engine(engine);
   if (action.type == protocol::UnregistrationNotification::type) {
-    const std::string engine = action.content.at("uuid").get<std::string>();
+    tasks_.remove_engine(engine);
+    broadcasts_.remove_engine(engine);
     for (Direct* direct : {&mux_, &control_}) {
       for (const auto& message : direct->held.release(engine)) refuse(*direct, message);
     }

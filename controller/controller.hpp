@@ -7,10 +7,12 @@
 #include <spdlog/logger.h>
 #include <zmq.hpp>
 
+#include "controller/broadcast_channel.hpp"
 #include "controller/endpoints.hpp"
 #include "controller/held_messages.hpp"
 #include "controller/hub.hpp"
 #include "controller/options.hpp"
+#include "controller/task_channel.hpp"
 #include "protocol/net/reactor.hpp"
 
 namespace ddipp::controller {
@@ -41,7 +43,6 @@ class Controller {
   void to_engine(Direct& direct, net::Multipart& message);
   void to_client(Direct& direct, net::Multipart& message);
   void refuse(Direct& direct, const net::Multipart& message);
-  void reject_unsupported(Channel& channel, net::Multipart& message, const std::string& what);
   void relay_directly(Direct& direct);
 
   void tick(net::Clock::time_point now);
@@ -65,6 +66,8 @@ class Controller {
   Hub hub_;
   Direct mux_{endpoints_.mux, {}};
   Direct control_{endpoints_.control, {}};
+  TaskChannel tasks_;
+  BroadcastChannel broadcasts_;
   net::Reactor reactor_;
 };
 

@@ -125,6 +125,7 @@ Endpoints::Endpoints(zmq::context_t& context, const Options& options, const std:
   common.key = key;
   common.pack = common.unpack = options.pack;
   client.common = common;
+  client.task_scheme = options.scheme;
   common.interface = options.engine_interface;
   common.ssh = options.engine_ssh;
   client.common.interface = options.client_interface;

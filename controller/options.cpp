@@ -81,6 +81,14 @@ ParsedOptions parse_options(int argc, char** argv) {
                  "Heartbeats an engine may miss in a row [10]")
       ->check(CLI::Range(1, 1'000'000))
       ->group("Heartbeats");
+  app.add_option("--scheme,--TaskScheduler.scheme_name", options.scheme,
+                 "leastload, lru, plainrandom, weighted or twobin [leastload]")
+      ->check(CLI::IsMember({"leastload", "lru", "plainrandom", "weighted", "twobin"}))
+      ->group("Tasks");
+  app.add_option("--hwm,--TaskScheduler.hwm", options.hwm,
+                 "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Tasks");
   app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number")
       ->group("Log");
 

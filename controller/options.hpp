@@ -21,6 +21,8 @@ struct Options {
   std::string pack = "json";
   std::chrono::milliseconds ping_period{3000};
   int max_heartbeat_misses = 10;
+  int hwm = 1;                       // tasks at a time on an engine, 0 for no limit
+  std::string scheme = "leastload";  // of the task scheduler
   std::string log_level = "info";
 
   // "client" or "engine"

@@ -6,7 +6,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "protocol/packing.hpp"
 #include "protocol/result.hpp"
@@ -37,12 +36,6 @@ struct UndeliverableReply {
 std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::string_view> frames,
                                                       protocol::Packing packing,
                                                       const std::string& why);
-
-// Replies that refuse a request on a channel which this controller does not serve. `frames` is
-// [client, delimiter, ...]. A broadcast gets one for each of its targets, as the client counts
-// them, or a single one when it is coalescing.
-std::vector<UndeliverableReply> refusals(std::span<const std::string_view> frames,
-                                         protocol::Packing packing, const std::string& why);
 
 // True when the header of an iopub message may be a shutdown_reply; a cheap test before parsing.
 bool looks_like_shutdown_reply(std::string_view header);

@@ -242,12 +242,6 @@ def test_clear_empties_the_namespace(client):
     assert view.apply_sync(lambda: "gone" in globals()) == [False] * len(client)
 
 
-def test_load_balanced_and_broadcast_views_say_at_once_that_they_are_missing(client):
-    for view in (client.load_balanced_view(), client.broadcast_view()):
-        with pytest.raises(ipyparallel.error.RemoteError, match="not supported by this controller"):
-            view.apply_async(lambda: 1).get(10)
-
-
 def test_shutdown_of_one_engine_and_then_of_the_hub(cluster: Cluster):
     controller = cluster.start_controller()
     engines = [cluster.start_engine("--id", str(i)) for i in range(2)]

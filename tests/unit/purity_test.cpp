@@ -28,7 +28,8 @@ std::vector<fs::path> core_files() {
       }
     }
   }
-  for (const char* name : {"heart_monitor", "hub", "registry", "routing"}) {
+  for (const char* name :
+       {"dependency", "heart_monitor", "hub", "registry", "routing", "scheme", "task_scheduler"}) {
     for (const char* suffix : {".hpp", ".cpp"}) {
       files.push_back(root / "controller" / (std::string(name) + suffix));
     }

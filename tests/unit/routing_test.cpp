@@ -46,24 +46,3 @@ TEST_CASE("the presence topic names an engine") {
   CHECK_FALSE(engine_of_presence_topic(""));
   CHECK_FALSE(engine_of_presence_topic("other"));
 }
-
-TEST_CASE("a refused broadcast is answered for every target, a coalescing one once") {
-  const auto frames = [](std::string_view metadata) {
-    return std::vector<std::string_view>{
-        "client", "<IDS|MSG>", "sig", R"({"msg_id": "m", "msg_type": "apply_request"})",
-        "{}",     metadata,    "{}"};
-  };
-  const auto each = refusals(
-      frames(R"({"is_broadcast": true, "is_coalescing": false, "targets": [["u", 0], ["v", 1]]})"),
-      Packing::json, "why");
-  REQUIRE(each.size() == 2);
-  CHECK(each[1].parent_header["msg_id"] == "m_v");
-  CHECK(each[1].content["evalue"] == "why");
-  const auto once = refusals(
-      frames(R"({"is_broadcast": true, "is_coalescing": true, "targets": [["u", 0], ["v", 1]]})"),
-      Packing::json, "why");
-  REQUIRE(once.size() == 1);
-  CHECK(once[0].metadata["broadcast_targets"].size() == 2);
-  CHECK(refusals(frames("{}"), Packing::json, "why").size() == 1);
-  CHECK(refusals(frames("garbage"), Packing::json, "why").size() == 1);
-}

@@ -1,0 +1,253 @@
+#include "controller/task_scheduler.hpp"
+
+#include <algorithm>
+
+namespace ddipp::controller {
+
+// --- engines ----------------------------------------------------------------------------------
+
+void TaskScheduler::add_engine(const std::string& uuid) {
+  EngineState& engine = engines_[uuid];
+  for (auto& [id, task] : tasks_) {
+    if (task.ready && constrained(task) && may_run(task, uuid)) engine.ready[task.order] = id;
+  }
+  schedule();
+}
+
+void TaskScheduler::remove_engine(const std::string& uuid) {
+  const auto found = engines_.find(uuid);
+  if (found == engines_.end()) return;
+  const EngineState gone = std::move(found->second);
+  engines_.erase(found);
+  for (const auto& id : gone.running) {
+    Task& task = tasks_.at(id);
+    task.engine.clear();
+    task.refused.insert(uuid);
+    if (task.request.retries > 0) {
+      --task.request.retries;
+      update(id);
+    } else {
+      fail(id, "EngineError", "Engine " + uuid + " died while running task " + id);
+    }
+  }
+  for (const auto& [order, id] : gone.ready) {
+    const auto task = tasks_.find(id);
+    if (task != tasks_.end()) update(id);
+  }
+  schedule();
+}
+
+// --- tasks ------------------------------------------------------------------------------------
+
+void TaskScheduler::submit(TaskRequest request, TimePoint now) {
+  const std::string id = request.id;
+  if (tasks_.contains(id)) return;
+  outcomes_.erase(id);  // submitted again under its old id
+  Task& task = tasks_[id];
+  task.order = next_order_++;
+  if (request.timeout) {
+    task.deadline = now + *request.timeout;
+    deadlines_.emplace(*task.deadline, id);
+  }
+  task.request = std::move(request);
+  for (const Dependency* dependency : {&task.request.after, &task.request.follow}) {
+    for (const auto& other : dependency->ids) {
+      if (other == id || !(tasks_.contains(other) || outcomes_.contains(other))) {
+        fail(id, "InvalidDependency", "task " + id + " depends on unknown task " + other);
+        return schedule();
+      }
+      if (!outcomes_.contains(other)) dependents_[other].insert(id);
+    }
+  }
+  update(id);
+  schedule();
+}
+
+void TaskScheduler::update(const std::string& id) {
+  Task& task = tasks_.at(id);
+  unready(task);
+  using State = Dependency::State;
+  const State after = task.request.after.check(outcomes_);
+  const State follow = task.request.follow.check(outcomes_);
+  if (after == State::impossible || follow == State::impossible) {
+    return fail(id, "ImpossibleDependency", "a task that it depends on can't end as it has to");
+  }
+  if (after == State::waiting || follow == State::waiting) return;
+  if (!can_ever_run(task)) {
+    return fail(id, "ImpossibleDependency", "no engine can run it");
+  }
+  make_ready(task);
+}
+
+bool TaskScheduler::may_run(const Task& task, const std::string& engine) const {
+  const TaskRequest& request = task.request;
+  if (task.refused.contains(engine)) return false;
+  if (!request.targets.empty() && !request.targets.contains(engine)) return false;
+  if (request.follow.empty()) return true;
+  const auto ran_here = [&](const std::string& id) {
+    const auto found = outcomes_.find(id);
+    return found != outcomes_.end() && found->second.engine == engine &&
+           request.follow.accepts(found->second);
+  };
+  const auto& ids = request.follow.ids;
+  return request.follow.all ? std::all_of(ids.begin(), ids.end(), ran_here)
+                            : std::any_of(ids.begin(), ids.end(), ran_here);
+}
+
+// A task without targets or location may wait for engines to come; one that names its engines, by
+// uuid or by what ran there, can't run when none of them is left.
+bool TaskScheduler::can_ever_run(const Task& task) const {
+  if (task.request.targets.empty() && task.request.follow.empty()) return true;
+  return std::any_of(engines_.begin(), engines_.end(),
+                     [&](const auto& entry) { return may_run(task, entry.first); });
+}
+
+void TaskScheduler::make_ready(Task& task) {
+  task.ready = true;
+  if (!constrained(task)) {
+    ready_[task.order] = task.request.id;
+    return;
+  }
+  for (auto& [uuid, engine] : engines_) {
+    if (may_run(task, uuid)) engine.ready[task.order] = task.request.id;
+  }
+}
+
+void TaskScheduler::unready(Task& task) {
+  if (!task.ready) return;
+  task.ready = false;
+  ready_.erase(task.order);
+  for (auto& [uuid, engine] : engines_) engine.ready.erase(task.order);
+}
+
+// --- ends -------------------------------------------------------------------------------------
+
+bool TaskScheduler::on_result(const std::string& engine, const std::string& id, TaskResult result) {
+  const auto found = tasks_.find(id);
+  if (found == tasks_.end() || found->second.engine != engine) return false;
+  Task& task = found->second;
+  if (const auto state = engines_.find(engine); state != engines_.end()) {
+    --state->second.load;
+    state->second.running.erase(id);
+  }
+  task.engine.clear();
+  const bool again = !result.dependencies_met || (!result.success && task.request.retries > 0);
+  if (again) {
+    if (result.dependencies_met) --task.request.retries;
+    task.refused.insert(engine);
+    update(id);
+  } else {
+    finish(id, {result.success, engine});
+  }
+  schedule();
+  return !again;
+}
+
+void TaskScheduler::fail(const std::string& id, const std::string& error, const std::string& why) {
+  actions_.emplace_back(Fail{id, error, why});
+  finish(id, {false, ""});
+}
+
+void TaskScheduler::finish(const std::string& id, Outcome outcome) {
+  Task& task = tasks_.at(id);
+  unready(task);
+  if (task.deadline) deadlines_.erase({*task.deadline, id});
+  for (const Dependency* dependency : {&task.request.after, &task.request.follow}) {
+    for (const auto& other : dependency->ids) {
+      const auto waiting = dependents_.find(other);
+      if (waiting != dependents_.end()) waiting->second.erase(id);
+    }
+  }
+  tasks_.erase(id);
+  outcomes_[id] = std::move(outcome);
+  ended_.push_back(id);
+}
+
+// A loop, not a recursion: the end of one task can end a chain of any length.
+void TaskScheduler::settle() {
+  while (!ended_.empty()) {
+    const auto found = dependents_.find(ended_.back());
+    ended_.pop_back();
+    if (found == dependents_.end()) continue;
+    const auto waiting = std::move(found->second);
+    dependents_.erase(found);
+    for (const auto& id : waiting) {
+      const auto task = tasks_.find(id);
+      if (task != tasks_.end() && task->second.engine.empty()) update(id);
+    }
+  }
+}
+
+void TaskScheduler::tick(TimePoint now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const std::string id = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
+    Task& task = tasks_.at(id);
+    task.deadline.reset();
+    if (task.engine.empty()) fail(id, "TaskTimeout", "task " + id + " was not assigned in time");
+  }
+  schedule();
+}
+
+std::optional<TimePoint> TaskScheduler::next_deadline() const {
+  if (deadlines_.empty()) return std::nullopt;
+  return deadlines_.begin()->first;
+}
+
+// --- assignment -------------------------------------------------------------------------------
+
+void TaskScheduler::schedule() {
+  settle();
+  while (true) {
+    // The earliest submitted task that some engine with room may run.
+    const std::string* next = nullptr;
+    Order earliest = 0;
+    bool room = false;
+    for (const auto& [uuid, engine] : engines_) {
+      if (!has_room(engine)) continue;
+      room = true;
+      if (engine.ready.empty()) continue;
+      const auto& [order, id] = *engine.ready.begin();
+      if (next == nullptr || order < earliest) {
+        next = &id;
+        earliest = order;
+      }
+    }
+    if (room && !ready_.empty() && (next == nullptr || ready_.begin()->first < earliest)) {
+      next = &ready_.begin()->second;
+    }
+    if (next == nullptr) return;
+    Task& task = tasks_.at(*next);
+    const auto engine = choose_engine(task);
+    if (!engine) return;
+    assign(task, *engine);
+  }
+}
+
+std::optional<std::string> TaskScheduler::choose_engine(const Task& task) {
+  std::vector<std::pair<Order, const std::string*>> candidates;
+  for (const auto& [uuid, engine] : engines_) {
+    if (has_room(engine) && may_run(task, uuid)) candidates.emplace_back(engine.last_used, &uuid);
+  }
+  if (candidates.empty()) return std::nullopt;
+  std::stable_sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+    return a.first < b.first;  // least recently used first
+  });
+  std::vector<int> loads;
+  for (const auto& [used, uuid] : candidates) loads.push_back(engines_.at(*uuid).load);
+  const double random1 = options_.random();
+  const double random2 = options_.random();
+  return *candidates[choose(options_.scheme, loads, random1, random2)].second;
+}
+
+void TaskScheduler::assign(Task& task, const std::string& uuid) {
+  unready(task);
+  EngineState& engine = engines_.at(uuid);
+  engine.last_used = ++uses_;
+  ++engine.load;
+  engine.running.insert(task.request.id);
+  task.engine = uuid;
+  actions_.emplace_back(Assign{task.request.id, uuid});
+}
+
+}  // namespace ddipp::controller
