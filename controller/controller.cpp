@@ -105,6 +105,10 @@ void Controller::write_connection_files() {
   if (!client_written) throw std::runtime_error(client_written.error());
   log_.info("connection files: {}, {}", options_.connection_file("client").string(),
             options_.connection_file("engine").string());
+  if (options_.store != "none") {
+    log_.warn("there is no result store yet (--{}db): queries for results get an error",
+              options_.store);
+  }
   log_.info("listening on {} for clients and {} for engines", options_.client_interface,
             options_.engine_interface);
 }

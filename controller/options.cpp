@@ -34,6 +34,7 @@ ParsedOptions parse_options(int argc, char** argv) {
 
   CLI::App app{"The controller of a ddipp cluster: engines register here, clients connect here."};
   app.name("dipcontroller");
+  app.set_help_all_flag("--help-all", "As --help");
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", DDIPP_VERSION);
   app.add_option("--profile", profile, "IPython profile by name [default]")->group("Where");
@@ -89,6 +90,12 @@ ParsedOptions parse_options(int argc, char** argv) {
                  "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
       ->check(CLI::NonNegativeNumber)
       ->group("Tasks");
+  app.add_flag_callback("--nodb", [&] { options.store = "none"; }, "Keep no results [default]")
+      ->group("Results");
+  app.add_flag_callback("--dictdb", [&] { options.store = "dict"; }, "Not built yet: warns")
+      ->group("Results");
+  app.add_flag_callback("--sqlitedb", [&] { options.store = "sqlite"; }, "Not built yet: warns")
+      ->group("Results");
   app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number")
       ->group("Log");
 

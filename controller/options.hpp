@@ -23,6 +23,7 @@ struct Options {
   int max_heartbeat_misses = 10;
   int hwm = 1;                       // tasks at a time on an engine, 0 for no limit
   std::string scheme = "leastload";  // of the task scheduler
+  std::string store = "none";        // wished result store: none, dict or sqlite
   std::string log_level = "info";
 
   // "client" or "engine"

@@ -29,6 +29,7 @@ ParsedOptions parse_options(int argc, char** argv) {
 
   CLI::App app{"An engine of a ddipp cluster: hosts your Python and runs what clients send."};
   app.name("dipengine");
+  app.set_help_all_flag("--help-all", "As --help");
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", DDIPP_VERSION);
   app.allow_extras();

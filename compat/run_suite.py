@@ -1,0 +1,124 @@
+"""Run ipyparallel's own test suite, as installed, on our programs and on the stock ones.
+
+    .venv/bin/python compat/run_suite.py                       # all four pairings
+    .venv/bin/python compat/run_suite.py --pairing ours/ours --pairing stock/stock
+
+The first name of a pairing is the controller, the second the engine. Writes build/compat.json: per
+pairing and test file passed, failed and skipped, and `regressions`, the tests that do not pass in a
+pairing but pass in stock/stock (when that was run too).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import ipyparallel
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PAIRINGS = ("stock/stock", "ours/stock", "stock/ours", "ours/ours")
+
+#: Left out in every pairing, with the reason.
+EXCLUDED = {
+    "test_ssh.py": "needs sshd in docker",
+    "test_slurm.py": "needs slurm in docker",
+    "test_mongodb.py": "needs MongoDB",
+}
+
+
+def run_pairing(pairing: str, timeout_s: float) -> dict[str, str]:
+    """Run the suite and return the outcome of each test by name."""
+    controller, engine = pairing.split("/")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "compat" / "route")}
+    if controller == "ours":
+        environment["DDIPP_ROUTE_CONTROLLER"] = str(BIN / "dipcontroller")
+    if engine == "ours":
+        environment["DDIPP_ROUTE_ENGINE"] = str(BIN / "dipengine")
+    tests = Path(ipyparallel.__file__).parent / "tests"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no",
+            "--timeout=120", f"--junitxml={report}", "-o", "junit_family=xunit1",
+            *(f"--ignore={tests / name}" for name in EXCLUDED), str(tests),
+        ]  # fmt: skip
+        with (ROOT / "build" / f"compat-{pairing.replace('/', '-')}.log").open("w") as log:
+            try:
+                subprocess.run(
+                    command, env=environment, cwd=folder, stdout=log, stderr=log, timeout=timeout_s
+                )
+            except subprocess.TimeoutExpired:
+                print(f"{pairing}: stopped after {timeout_s:.0f} s", file=sys.stderr)
+        return read_report(report) if report.exists() else {}
+
+
+def read_report(path: Path) -> dict[str, str]:
+    """Return "passed", "failed" or "skipped" for each test of a JUnit report."""
+    outcomes = {}
+    for case in ElementTree.parse(path).iter("testcase"):
+        file = case.get("classname", "").split(".tests.")[-1].split(".")[0]
+        name = f"{file}.py::{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
+        kinds = {child.tag for child in case}
+        if kinds & {"failure", "error"}:
+            outcomes[name] = "failed"
+        else:
+            outcomes[name] = "skipped" if "skipped" in kinds else "passed"
+    return outcomes
+
+
+def summarize(outcomes: dict[str, str], reference: dict[str, str] | None) -> dict[str, Any]:
+    """Return the entry of one pairing."""
+    files: dict[str, Counter[str]] = {}
+    for name, outcome in outcomes.items():
+        files.setdefault(name.split(".py::")[0], Counter())[outcome] += 1
+    entry: dict[str, Any] = {
+        kind: sum(counts[kind] for counts in files.values())
+        for kind in ("passed", "failed", "skipped")
+    }
+    entry["files"] = {name: dict(counts) for name, counts in sorted(files.items())}
+    entry["failures"] = sorted(name for name, outcome in outcomes.items() if outcome == "failed")
+    if reference is not None:
+        entry["regressions"] = sorted(
+            name
+            for name, outcome in reference.items()
+            if outcome == "passed" and outcomes.get(name) != "passed"
+        )
+    entry["excluded"] = EXCLUDED
+    return entry
+
+
+def main() -> int:
+    """Run the chosen pairings and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairing", action="append", choices=PAIRINGS, help="may be repeated")
+    parser.add_argument("--timeout", type=float, default=1500, help="seconds for one pairing")
+    args = parser.parse_args()
+    (ROOT / "build").mkdir(exist_ok=True)
+    outcomes = {}
+    for pairing in args.pairing or PAIRINGS:
+        outcomes[pairing] = run_pairing(pairing, args.timeout)
+        counts = Counter(outcomes[pairing].values())
+        print(f"{pairing}: {counts['passed']} passed, {counts['failed']} failed, "
+              f"{counts['skipped']} skipped", flush=True)  # fmt: skip
+    reference = outcomes.get("stock/stock")
+    report = {
+        "client": ipyparallel.__version__,
+        "pairings": {name: summarize(found, reference) for name, found in outcomes.items()},
+    }
+    path = ROOT / "build" / "compat.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"details in {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
