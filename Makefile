@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-d
 
 CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
   engine/*/*.?pp launcher/*.?pp)
-SOURCES := CMakeLists.txt $(wildcard cmake/*.cmake */CMakeLists.txt) $(CPP_SOURCES) \
+SOURCES := CMakeLists.txt $(wildcard cmake/*.cmake */CMakeLists.txt */*/CMakeLists.txt) $(CPP_SOURCES) \
   $(wildcard engine/ddipp_engine/*.py magics/ddipp/*.py magics/ddipp/*/*.py)
 
 .PHONY: help
@@ -91,6 +91,10 @@ pytest: install ## Python tests: client, engine, magics, training
 unit: build/stamps/system ## C++ unit tests, optimized
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(JOBS) | tail -1
 	@ctest --preset release
+
+.PHONY: compat
+compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
+	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)
 
 .PHONY: lint
 lint: install ## ruff, mypy, clang-format and clang-tidy

@@ -48,7 +48,8 @@ def run_pairing(pairing: str, timeout_s: float) -> dict[str, str]:
         report = Path(folder) / "report.xml"
         command = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no",
-            "--timeout=120", f"--junitxml={report}", "-o", "junit_family=xunit1",
+            "--timeout=120", "--asyncio-mode=auto", "-o", "junit_family=xunit1",
+            f"--junitxml={report}",
             *(f"--ignore={tests / name}" for name in EXCLUDED), str(tests),
         ]  # fmt: skip
         with (ROOT / "build" / f"compat-{pairing.replace('/', '-')}.log").open("w") as log:

@@ -90,11 +90,14 @@ ParsedOptions parse_options(int argc, char** argv) {
                  "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
       ->check(CLI::NonNegativeNumber)
       ->group("Tasks");
-  app.add_flag_callback("--nodb", [&] { options.store = "none"; }, "Keep no results [default]")
+  app.add_flag_callback(
+         "--nodb", [&] { options.store = "none"; }, "Keep no results [default]")
       ->group("Results");
-  app.add_flag_callback("--dictdb", [&] { options.store = "dict"; }, "Not built yet: warns")
+  app.add_flag_callback(
+         "--dictdb", [&] { options.store = "dict"; }, "Not built yet: warns")
       ->group("Results");
-  app.add_flag_callback("--sqlitedb", [&] { options.store = "sqlite"; }, "Not built yet: warns")
+  app.add_flag_callback(
+         "--sqlitedb", [&] { options.store = "sqlite"; }, "Not built yet: warns")
       ->group("Results");
   app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number")
       ->group("Log");

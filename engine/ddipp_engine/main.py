@@ -89,8 +89,8 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     """
     from ipykernel.kernelapp import IPKernelApp
 
-    app = IPKernelApp(shell=kernel.shell, kernel=kernel, log=kernel.log)
-    IPKernelApp._instance = app
+    # As the application of this process: %matplotlib and others look for its kernel.
+    app = IPKernelApp.instance(shell=kernel.shell, kernel=kernel, log=kernel.log)
     app.parse_command_line(arguments)
     profile_dir = options["profile_dir"]
     if os.path.isdir(profile_dir):

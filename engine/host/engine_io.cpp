@@ -206,10 +206,8 @@ void EngineIo::signal_request(Request& request) {
   }
   shared_.log.info("asked for signal {}", *number);
   reply(request, "signal_reply", protocol::OkReply{}, Json::object());
-  if (*number == SIGINT) {
-    shared_.inbox.interrupt();
-    return;
-  }
+  if (*number == SIGINT) shared_.inbox.interrupt();
+  if (*number == SIGINT || *number == 0) return;  // 0 asks only whether the engine is there
   // A deadly signal waits until the reply is on its way.
   pending_signal_ = *number;
   signal_at_ = net::Clock::now() + 20ms;

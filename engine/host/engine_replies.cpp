@@ -27,7 +27,7 @@ Json aborted_metadata(const Json& request_metadata, const std::string& uuid,
 
 std::optional<int> signal_number(const protocol::SignalRequest& request) {
   if (const int* number = std::get_if<int>(&request.sig)) {
-    if (*number > 0 && *number < NSIG) return *number;
+    if (*number >= 0 && *number < NSIG) return *number;
     return std::nullopt;
   }
   std::string_view name = std::get<std::string>(request.sig);

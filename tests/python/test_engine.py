@@ -92,6 +92,19 @@ def test_pyzmq_in_the_user_code_has_its_own_libzmq(engine):
     assert run(engine, code) == f"b'hi' {zmq.zmq_version()}\n"
 
 
+def test_a_figure_is_shown_as_a_picture(engine):
+    code = "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])"
+    result = engine.execute(code, silent=False)
+    result.get(60)
+    result.wait_for_output(5)
+    assert any("image/png" in output["data"] for output in result.outputs)
+
+
+def test_signal_0_asks_whether_the_engine_is_there(engine):
+    engine.client.send_signal(0, block=True)
+    assert engine.apply_sync(lambda: 1) == 1
+
+
 def test_heartbeats_go_on_while_c_code_holds_the_gil(cluster: Cluster):
     cluster.start_controller("--HeartMonitor.max_heartmonitor_misses=2", "--ping=200")
     cluster.start_engine()
