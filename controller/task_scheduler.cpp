@@ -160,6 +160,11 @@ void TaskScheduler::finish(const std::string& id, Outcome outcome) {
   }
   tasks_.erase(id);
   outcomes_[id] = std::move(outcome);
+  outcome_order_.push_back(id);
+  if (outcome_order_.size() > options_.remembered) {
+    outcomes_.erase(outcome_order_.front());
+    outcome_order_.pop_front();
+  }
   ended_.push_back(id);
 }
 

@@ -50,6 +50,7 @@ class CellRun:
     """
 
     _POLL_S = 0.05
+    _GIVE_UP_AFTER = 3  # interrupts
 
     def __init__(self, group: Group, code: str, view: OutputView, grace_s: float) -> None:
         self._group = group
@@ -110,19 +111,29 @@ class CellRun:
         CellFailed
             When a rank failed. CellInterrupted when the user interrupted the cell.
         """
-        while not all(result.ready() for result in self._results):
+        while self._pending() and self._interrupts < self._GIVE_UP_AFTER:
             try:
                 self._show_output(self._POLL_S)
                 self._free_peers_of_failed_ranks()
             except KeyboardInterrupt:
                 self._on_interrupt()
-        for result in self._results:
+        done = [result for result in self._results if result.ready()]
+        for result in done:
             result.wait_for_output(1)
         self._flush_callbacks()
         self._show_output(0)
         self._note_failures()
+        stuck = self._pending()
         errors = self._errors()
-        self._group.client.purge_local_results(self._results)
+        self._group.client.purge_local_results(done)
+        if stuck:
+            self._group.abandon(stuck)
+            raise CellInterrupted(
+                f"{_ranks_text(stuck)} did not react to {self._interrupts} interrupts; start again "
+                "with %makedip -r",
+                errors,
+                [],
+            )
         if errors:
             self._raise(errors)
 
@@ -170,7 +181,10 @@ class CellRun:
             self._cut_at = now + self._grace_s
 
     def _on_interrupt(self) -> None:
-        """SIGINT to all; ranks that wait in a collective are cut off from it a moment later."""
+        """SIGINT to all; ranks that wait in a collective are cut off from it a moment later.
+
+        The third interrupt gives up waiting.
+        """
         self._interrupts += 1
         pending = self._pending()
         self._group.signal(signal.SIGINT, pending)

@@ -34,6 +34,7 @@ class Group:
         self._cluster = cluster
         self._generation = 0
         self._formed = False
+        self._abandoned: set[int] = set()
         self.client = client
         self.engine_ids: list[int] = sorted(client.ids)
         self.gpus = gpus
@@ -189,6 +190,14 @@ class Group:
                 "Save what you need with %dipull, then start again with %makedip -r"
             )
 
+        if self._abandoned:
+            ranks = ", ".join(map(str, sorted(self._abandoned)))
+            raise DdippError(f"rank {ranks} does not react; start again with %makedip -r")
+
+    def abandon(self, ranks: Sequence[int]) -> None:
+        """Count ranks as lost that do not react to interrupts."""
+        self._abandoned.update(ranks)
+
     # --- running code ------------------------------------------------------------------------
 
     def run(
@@ -229,7 +238,7 @@ class Group:
 
     def _recover(self) -> None:
         """After a failed cell: free what it holds and form the next generation."""
-        if any(engine not in self.client.ids for engine in self.engine_ids):
+        if self._abandoned or any(engine not in self.client.ids for engine in self.engine_ids):
             return  # the next use says what to do
         self.apply(rank_side.leave_group)
         self.apply(rank_side.forget_failure)
@@ -256,6 +265,8 @@ class Group:
             )
         if self.engine_ids[rank] not in self.client.ids:
             raise DdippError(f"rank {rank} has died; its variables are lost")
+        if rank in self._abandoned:
+            raise DdippError(f"rank {rank} does not react; start again with %makedip -r")
         try:
             return dict(self.apply_on(rank, rank_side.pull, list(names)))
         except ipyparallel.error.RemoteError as error:

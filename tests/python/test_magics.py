@@ -291,6 +291,29 @@ def test_a_dead_rank_ends_the_cell_and_the_others_keep_their_variables(notebook:
     notebook.run("%%dip\ndist.barrier()")
 
 
+def test_a_rank_that_does_not_react_is_given_up_at_the_third_ctrl_c(notebook: Notebook):
+    notebook.shell.run_cell("%makedip -k")
+    notebook.run("%makedip -n 2")
+    notebook.run("%%dip\nimport os\npid = os.getpid()\nkept = 5")
+    notebook.run("%dipull -r 1 pid")
+    os.kill(notebook["pid"], signal.SIGSTOP)
+    try:
+        timers = [interrupt_after(seconds) for seconds in (0.5, 1.0, 1.5)]
+        begin = time.monotonic()
+        error = notebook.fail("%%dip\n1")
+        assert time.monotonic() - begin < 5
+        assert str(error) == ("rank 1 did not react to 3 interrupts; start again with %makedip -r")
+        for timer in timers:
+            timer.join()
+        assert "rank 1 does not react" in str(notebook.fail("%%dip\n1"))
+        notebook.run("%dipull kept")
+        assert notebook["kept"] == 5
+    finally:
+        os.kill(notebook["pid"], signal.SIGCONT)
+    notebook.run("%makedip -r")
+    notebook.run("%%dip\ndist.barrier()")
+
+
 def test_torch_that_is_not_installed_is_one_line_and_leaves_nothing_running(
     notebook: Notebook, monkeypatch, tmp_path
 ):

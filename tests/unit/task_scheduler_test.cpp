@@ -26,7 +26,13 @@ Dependency on(std::vector<std::string> ids) {
 
 // A scheduler whose actions are read as one text: "a>e" for an assignment, "a!Error" for an end.
 struct World {
-  explicit World(int hwm = 1) : scheduler({hwm, Scheme::leastload, [] { return 0.5; }}) {}
+  explicit World(int hwm = 1) : scheduler(options(hwm)) {}
+
+  static TaskSchedulerOptions options(int hwm) {
+    TaskSchedulerOptions made;
+    made.hwm = hwm;
+    return made;
+  }
 
   std::string actions() {
     std::string text;
@@ -292,6 +298,24 @@ TEST_CASE("a chain of 100000 tasks falls without a deep recursion") {
   CHECK(world.scheduler.unfinished() == 0);
 }
 
+TEST_CASE("only the last ended tasks are remembered") {
+  TaskSchedulerOptions options;
+  options.remembered = 2;
+  World world;
+  world.scheduler = TaskScheduler(options);
+  world.scheduler.add_engine("e");
+  for (const char* id : {"a", "b", "c"}) {
+    world.submit(task(id));
+    CHECK(world.done("e", id));
+  }
+  TaskRequest on_old = task("d");
+  on_old.after = on({"a"});
+  CHECK(world.submit(on_old) == "d!InvalidDependency");
+  TaskRequest on_recent = task("e");
+  on_recent.after = on({"c"});
+  CHECK(world.submit(on_recent) == "e>e");
+}
+
 TEST_CASE("dependencies are read in every form that clients write") {
   using ddipp::protocol::Json;
   CHECK(parse_dependency(Json())->empty());
@@ -329,8 +353,11 @@ TEST_CASE("in any order of events every task ends exactly once and loads return 
     CAPTURE(seed);
     std::mt19937 random(seed);
     const auto below = [&](unsigned n) { return static_cast<int>(random() % n); };
-    TaskScheduler scheduler({below(3), static_cast<Scheme>(below(5)),
-                             [&] { return std::uniform_real_distribution<double>()(random); }});
+    TaskSchedulerOptions options;
+    options.hwm = below(3);
+    options.scheme = static_cast<Scheme>(below(5));
+    options.random = [&] { return std::uniform_real_distribution<double>()(random); };
+    TaskScheduler scheduler(options);
     std::map<std::string, int> ends;
     std::map<std::string, std::string> running;  // task -> engine
     std::set<std::string> engines;
