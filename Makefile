@@ -96,10 +96,14 @@ unit: build/stamps/system ## C++ unit tests, optimized
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)
 
+.PHONY: bench
+bench: install ## Ours and stock ipyparallel side by side (BENCH_ARGS="--only client")
+	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
 .PHONY: lint
 lint: install ## ruff, mypy, clang-format and clang-tidy
-	$(BIN)/ruff check magics engine tests compat examples cmake
-	$(BIN)/ruff format --check magics engine tests compat examples cmake
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy magics/ddipp
 	clang-format --dry-run --Werror $(CPP_SOURCES) tests/unit/*.cpp
 	cmake --preset release > /dev/null
