@@ -140,8 +140,8 @@ void Controller::on_ping_subscription(const net::Multipart& message) {
   const auto frame = net::view(message.front());
   if (frame.empty()) return;
   const bool subscribed = frame.front() == '\x01';
-  if (const auto uuid = engine_of_presence_topic(frame.substr(1))) {
-    return hub_.on_presence(*uuid, subscribed, net::Clock::now());
+  if (const auto presence = parse_presence_topic(frame.substr(1))) {
+    return hub_.on_presence(presence->uuid, subscribed, presence->local, net::Clock::now());
   }
   if (subscribed) hub_.on_heart_subscribed(net::Clock::now());
 }

@@ -77,11 +77,11 @@ void Hub::on_heart_subscribed(TimePoint now) {
   if (!early_ping_) early_ping_ = now + std::chrono::milliseconds(2);
 }
 
-void Hub::on_presence(const std::string& uuid, bool present, TimePoint now) {
+void Hub::on_presence(const std::string& uuid, bool present, bool local, TimePoint now) {
   if (present) {
     absent_.erase(uuid);
   } else if (registry_.find(uuid)) {
-    absent_[uuid] = now + kPresenceGrace;
+    absent_[uuid] = now + (local ? kLocalGrace : kPresenceGrace);
   }
 }
 

@@ -64,8 +64,9 @@ class Hub {
   // Pings soon; engines that come together share the ping.
   void on_heart_subscribed(TimePoint now);
   // A subscription to an engine's presence topic began or ended. Its end means that the connection
-  // is gone: the process died, or the network failed. It may come back within kPresenceGrace.
-  void on_presence(const std::string& uuid, bool present, TimePoint now);
+  // is gone: the process died, or the network failed and the engine may come back within a grace
+  // time. On the same machine only what is still on its way is waited for.
+  void on_presence(const std::string& uuid, bool present, bool local, TimePoint now);
   void on_pong(const std::string& uuid);
   void on_engine_shutdown(const std::string& uuid);
   void on_stop_signal(const std::string& reason);
@@ -98,6 +99,7 @@ class Hub {
   Registry registry_;
   HeartMonitor heart_monitor_;
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
+  static constexpr std::chrono::milliseconds kLocalGrace{10};
 
   std::optional<TimePoint> early_ping_;
   std::map<std::string, TimePoint> absent_;  // uuid -> when it counts as dead

@@ -29,10 +29,14 @@ bool looks_like_shutdown_reply(std::string_view header) {
   return header.find("shutdown_reply") != std::string_view::npos;
 }
 
-std::optional<std::string> engine_of_presence_topic(std::string_view topic) {
-  constexpr std::string_view prefix = "engine:";
-  if (!topic.starts_with(prefix)) return std::nullopt;
-  return std::string(topic.substr(prefix.size()));
+std::optional<PresenceTopic> parse_presence_topic(std::string_view topic) {
+  for (const bool local : {true, false}) {
+    const std::string_view prefix = local ? "engine:local:" : "engine:remote:";
+    if (topic.starts_with(prefix)) {
+      return PresenceTopic{std::string(topic.substr(prefix.size())), local};
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace ddipp::controller

@@ -40,8 +40,13 @@ std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::strin
 // True when the header of an iopub message may be a shutdown_reply; a cheap test before parsing.
 bool looks_like_shutdown_reply(std::string_view header);
 
-// The uuid in "engine:<uuid>", the topic that our engines subscribe to beside all pings so that the
-// end of their connection is seen at once.
-std::optional<std::string> engine_of_presence_topic(std::string_view topic);
+// "engine:local:<uuid>" or "engine:remote:<uuid>", the topic that our engines subscribe to beside
+// all pings so that the end of their connection is seen at once.
+struct PresenceTopic {
+  std::string uuid;
+  bool local = false;  // on the controller's own machine
+};
+
+std::optional<PresenceTopic> parse_presence_topic(std::string_view topic);
 
 }  // namespace ddipp::controller

@@ -110,8 +110,14 @@ void EngineIo::start_channels() {
 // --- heartbeats and connection ----------------------------------------------------------------
 
 void EngineIo::on_ping(net::Multipart& message) {
-  if (!lifecycle_.on_ping(net::Clock::now())) return;
-  net::send(sockets_.pong, message);
+  held_ping_ = std::move(message);
+  answer_held_ping();
+}
+
+void EngineIo::answer_held_ping() {
+  if (held_ping_.empty() || !lifecycle_.on_ping(net::Clock::now())) return;
+  net::send(sockets_.pong, held_ping_);
+  held_ping_.clear();
   if (lifecycle_.take_completed()) {
     shared_.log.info("Completed registration with id {}", *id_);
   }
@@ -130,7 +136,9 @@ void EngineIo::on_monitor(const net::Multipart& message) {
 
 void EngineIo::on_iopub_subscription(const net::Multipart& message) {
   const auto frame = net::view(message.front());
-  if (!frame.empty() && frame.front() == '\x01') lifecycle_.on_iopub_subscribed();
+  if (frame.empty() || frame.front() != '\x01') return;
+  lifecycle_.on_iopub_subscribed();
+  answer_held_ping();
 }
 
 // --- requests ---------------------------------------------------------------------------------
@@ -264,7 +272,10 @@ void EngineIo::handle(const Flush&) {
   send_streams();
 }
 
-void EngineIo::handle(const PythonReady&) { lifecycle_.on_python_ready(); }
+void EngineIo::handle(const PythonReady&) {
+  lifecycle_.on_python_ready();
+  answer_held_ping();
+}
 
 void EngineIo::handle(const Aborted& aborted) {
   for (const Request& request : aborted.requests) answer_aborted(request);

@@ -49,6 +49,7 @@ class EngineIo {
   void start_channels();
 
   void on_ping(net::Multipart& message);
+  void answer_held_ping();
   void on_monitor(const net::Multipart& message);
   void on_iopub_subscription(const net::Multipart& message);
   void on_request(ChannelName channel, net::Multipart& message);
@@ -93,6 +94,7 @@ class EngineIo {
   Lifecycle lifecycle_;
   StreamCoalescer streams_;
   std::optional<int> id_;
+  net::Multipart held_ping_;  // came before the engine was ready; answered as soon as it is
   std::optional<int> pending_signal_;
   net::Clock::time_point signal_at_;
   std::optional<net::Clock::time_point> hard_exit_at_;

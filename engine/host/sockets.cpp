@@ -62,6 +62,11 @@ zmq::socket_t Sockets::make(zmq::socket_type type) {
   return socket;
 }
 
+std::string Sockets::presence_topic() const {
+  const bool local = ipc_ || host_.starts_with("tcp://127.");
+  return (local ? "engine:local:" : "engine:remote:") + uuid_;
+}
+
 void Sockets::connect_channels(int id) {
   shell = make(zmq::socket_type::router);
   shell.connect(url(connection_.mux));
@@ -80,7 +85,7 @@ void Sockets::connect_channels(int id) {
 
   ping = make(zmq::socket_type::sub);
   ping.set(zmq::sockopt::subscribe, "");
-  ping.set(zmq::sockopt::subscribe, presence_topic(uuid_));
+  ping.set(zmq::sockopt::subscribe, presence_topic());
   constexpr const char* address = "inproc://ping-monitor";
   if (zmq_socket_monitor(ping.handle(), address, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED) !=
       0) {

@@ -24,8 +24,9 @@ class Sockets {
 
   const std::string& registration_url() const { return registration_url_; }
 
-  // Topic that tells the controller at once when this engine's connection is gone.
-  static std::string presence_topic(const std::string& uuid) { return "engine:" + uuid; }
+  // Topic whose subscription tells the controller at once when this engine's connection is gone. A
+  // connection within one machine does not fail: its end is the end of the process.
+  std::string presence_topic() const;
 
  private:
   std::string url(int port) const;

@@ -177,6 +177,12 @@ def test_the_engine_ends_with_its_controller(cluster: Cluster):
     assert "the connection to the controller has been down for 1 s" in engine.log.read_text()
 
 
+def test_the_registration_does_not_wait_for_the_next_heartbeat(cluster: Cluster):
+    cluster.start_controller("--ping=3600000")
+    cluster.start_engine()
+    assert cluster.client(1).ids == [0]
+
+
 def test_the_log_says_when_the_registration_is_complete(cluster: Cluster):
     cluster.start_controller()
     engine = cluster.start_engine()

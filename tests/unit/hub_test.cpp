@@ -100,13 +100,22 @@ TEST_CASE("a closed connection is forgiven for a moment and is death after it") 
   World world;
   world.register_engine("a");
   world.take<Notify>();
-  world.hub.on_presence("a", false, kStart);
-  world.hub.on_presence("a", true, kStart + 100ms);
+  world.hub.on_presence("a", false, false, kStart);
+  world.hub.on_presence("a", true, false, kStart + 100ms);
   world.hub.tick(kStart + 600ms);
   CHECK(world.take<Notify>().empty());
-  world.hub.on_presence("a", false, kStart + 600ms);
+  world.hub.on_presence("a", false, false, kStart + 600ms);
   CHECK(world.hub.next_deadline() <= kStart + 1100ms);
   world.hub.tick(kStart + 1100ms);
+  CHECK(world.take<Notify>().size() == 1);
+}
+
+TEST_CASE("on the same machine a closed connection is death almost at once") {
+  World world;
+  world.register_engine("a");
+  world.take<Notify>();
+  world.hub.on_presence("a", false, true, kStart);
+  world.hub.tick(kStart + 10ms);
   CHECK(world.take<Notify>().size() == 1);
 }
 

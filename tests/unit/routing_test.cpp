@@ -41,8 +41,10 @@ TEST_CASE("what is no request gets no answer") {
   CHECK_FALSE(undeliverable_reply(no_delimiter, Packing::json, ""));
 }
 
-TEST_CASE("the presence topic names an engine") {
-  CHECK(engine_of_presence_topic("engine:abc") == "abc");
-  CHECK_FALSE(engine_of_presence_topic(""));
-  CHECK_FALSE(engine_of_presence_topic("other"));
+TEST_CASE("the presence topic names an engine and where it is") {
+  CHECK(parse_presence_topic("engine:local:abc")->uuid == "abc");
+  CHECK(parse_presence_topic("engine:local:abc")->local);
+  CHECK_FALSE(parse_presence_topic("engine:remote:abc")->local);
+  CHECK_FALSE(parse_presence_topic(""));
+  CHECK_FALSE(parse_presence_topic("engine:abc"));
 }
