@@ -101,7 +101,7 @@ bench: install ## Ours and stock ipyparallel side by side (BENCH_ARGS="--only cl
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
 .PHONY: lint
-lint: install ## ruff, mypy, clang-format and clang-tidy
+lint: install ## ruff, mypy, clang-format and clang-tidy (the last two from your system)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy magics/ddipp

@@ -69,7 +69,7 @@ void BroadcastChannel::refuse(const std::string& engine, std::string_view client
                            std::chrono::system_clock::now());
   reply.parent_header = header;
   reply.parent_header["msg_id"] = msg_id + "_" + engine;
-  reply.content = error_content("EngineError", "engine " + engine + " can't be reached");
+  reply.content = protocol::error_content("EngineError", "engine " + engine + " can't be reached");
   reply.metadata = {{"engine", engine},
                     {"status", "error"},
                     {"is_broadcast", true},

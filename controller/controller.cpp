@@ -10,18 +10,12 @@
 #include <unistd.h>
 
 #include "controller/routing.hpp"
+#include "launcher/random_uuid.hpp"
 
 namespace ddipp::controller {
 namespace {
 
 using protocol::Json;
-
-std::string random_uuid() {
-  std::random_device device;
-  std::array<std::uint8_t, 16> bytes{};
-  for (auto& byte : bytes) byte = static_cast<std::uint8_t>(device());
-  return protocol::make_uuid(bytes);
-}
 
 protocol::Session make_session(const Options& options, const std::string& key) {
   protocol::SessionOptions session;

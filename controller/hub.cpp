@@ -5,16 +5,9 @@
 
 namespace ddipp::controller {
 
+using protocol::error_content;
 using protocol::Json;
 using protocol::Message;
-
-Json error_content(const std::string& name, const std::string& value) {
-  protocol::ErrorContent content;
-  content.ename = name;
-  content.evalue = value;
-  content.traceback = {name + ": " + value};
-  return content;
-}
 
 Hub::Hub(HubOptions options, TimePoint now)
     : options_(std::move(options)), heart_monitor_(options_.heart, now) {}

@@ -107,7 +107,4 @@ class Hub {
   bool stopping_ = false;
 };
 
-// Content of an error reply as the client's exceptions expect it.
-protocol::Json error_content(const std::string& name, const std::string& value);
-
 }  // namespace ddipp::controller

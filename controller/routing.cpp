@@ -1,6 +1,6 @@
 #include "controller/routing.hpp"
 
-#include "controller/hub.hpp"
+#include "protocol/content.hpp"
 #include "protocol/message.hpp"
 #include "protocol/session.hpp"
 
@@ -21,7 +21,7 @@ std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::strin
   reply.header_type = protocol::reply_type(parsed->msg_type);
   reply.parent_header = *header;
   reply.metadata = {{"engine", std::string(frames[0])}, {"status", "error"}};
-  reply.content = error_content("EngineError", why);
+  reply.content = protocol::error_content("EngineError", why);
   return reply;
 }
 

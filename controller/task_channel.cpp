@@ -1,7 +1,10 @@
 #include "controller/task_channel.hpp"
 
-#include "controller/hub.hpp"
+#include <algorithm>
+#include <set>
+
 #include "controller/routing.hpp"
+#include "protocol/content.hpp"
 
 namespace ddipp::controller {
 
@@ -87,6 +90,7 @@ void TaskChannel::add_engine(const std::string& uuid) {
 }
 
 void TaskChannel::remove_engine(const std::string& uuid) {
+  held_.release(uuid);  // the scheduler knows what was on its way
   scheduler_.remove_engine(uuid);
   run_actions();
 }
@@ -94,10 +98,20 @@ void TaskChannel::remove_engine(const std::string& uuid) {
 void TaskChannel::tick(net::Clock::time_point now) {
   scheduler_.tick(now);
   run_actions();
+  std::set<std::string> unreachable;
+  held_.retry(
+      now, [this](net::Multipart& message) { return net::send(channel_.back, message); },
+      [&](const std::string& engine, net::Multipart&) { unreachable.insert(engine); });
+  for (const auto& engine : unreachable) {
+    log_.warn("tasks can't be sent to engine {}", engine);
+    remove_engine(engine);
+  }
 }
 
 std::optional<net::Clock::time_point> TaskChannel::next_deadline() const {
-  return scheduler_.next_deadline();
+  const auto timeout = scheduler_.next_deadline();
+  const auto retry = held_.next_deadline();
+  return timeout && retry ? std::min(*timeout, *retry) : timeout ? timeout : retry;
 }
 
 void TaskChannel::run_actions() {
@@ -106,10 +120,6 @@ void TaskChannel::run_actions() {
     for (const auto& action : actions) {
       std::visit([this](const auto& what) { perform(what); }, action);
     }
-  }
-  for (const auto& engine : std::exchange(unreachable_, {})) {
-    log_.warn("tasks can't be sent to engine {}", engine);
-    remove_engine(engine);
   }
 }
 
@@ -121,7 +131,9 @@ void TaskChannel::perform(const Assign& action) {
   for (auto& frame : found->second.frames) {
     copy.emplace_back().copy(frame);  // shares the memory
   }
-  if (net::send(channel_.back, copy) != net::SendStatus::sent) unreachable_.insert(action.engine);
+  if (held_.holds_for(action.engine) || net::send(channel_.back, copy) != net::SendStatus::sent) {
+    held_.hold(action.engine, std::move(copy), net::Clock::now());
+  }
 }
 
 void TaskChannel::perform(const Fail& action) {
@@ -131,7 +143,7 @@ void TaskChannel::perform(const Fail& action) {
   reply.identities = {std::string(net::view(found->second.frames.front()))};
   reply.header = session_.make_header(found->second.reply_type, std::chrono::system_clock::now());
   reply.parent_header = found->second.header;
-  reply.content = error_content(action.error, action.why);
+  reply.content = protocol::error_content(action.error, action.why);
   net::Multipart frames = net::make_multipart(session_.seal(reply));
   net::send(channel_.front, frames);
   stored_.erase(found);

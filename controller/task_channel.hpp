@@ -9,6 +9,7 @@
 #include <spdlog/logger.h>
 
 #include "controller/endpoints.hpp"
+#include "controller/held_messages.hpp"
 #include "controller/task_scheduler.hpp"
 #include "protocol/net/multipart.hpp"
 #include "protocol/net/reactor.hpp"
@@ -47,7 +48,7 @@ class TaskChannel {
   spdlog::logger& log_;
   TaskScheduler scheduler_;
   std::unordered_map<std::string, Stored> stored_;
-  std::set<std::string> unreachable_;  // engines that a send has failed for
+  HeldMessages held_;  // for engines whose connection is not up yet
 };
 
 }  // namespace ddipp::controller

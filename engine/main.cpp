@@ -1,9 +1,7 @@
 // dipengine: finds the controller and the user's interpreter, and enters it.
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <dlfcn.h>
-#include <random>
 #include <thread>
 #include <unistd.h>
 
@@ -12,8 +10,8 @@
 #include "engine/options.hpp"
 #include "engine/python_probe.hpp"
 #include "launcher/profile.hpp"
+#include "launcher/random_uuid.hpp"
 #include "protocol/connection_file.hpp"
-#include "protocol/session.hpp"
 
 namespace {
 
@@ -39,13 +37,6 @@ main()
 int complain(const std::string& line) {
   std::fprintf(stderr, "dipengine: %s\n", line.c_str());
   return 1;
-}
-
-std::string random_uuid() {
-  std::random_device device;
-  std::array<std::uint8_t, 16> bytes{};
-  for (auto& byte : bytes) byte = static_cast<std::uint8_t>(device());
-  return ddipp::protocol::make_uuid(bytes);
 }
 
 // An engine may be started before its controller has written the file.
@@ -102,7 +93,7 @@ json host_options(const Options& options, const Connection& connection) {
   const auto milliseconds = [](double seconds) { return static_cast<int>(seconds * 1000); };
   return json{{"connection", info},
               {"connection_source", connection.source},
-              {"uuid", random_uuid()},
+              {"uuid", ddipp::random_uuid()},
               {"id", options.id ? json(*options.id) : json(nullptr)},
               {"log_level", options.log_level},
               {"registration_timeout_ms", milliseconds(options.registration_timeout_s)},

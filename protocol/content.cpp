@@ -322,4 +322,12 @@ void from_json(const Json& json, StoppedHeart& content) {
   json.at("hearts").get_to(content.hearts);
 }
 
+Json error_content(const std::string& name, const std::string& value) {
+  ErrorContent content;
+  content.ename = name;
+  content.evalue = value;
+  content.traceback = {name + ": " + value};
+  return content;
+}
+
 }  // namespace ddipp::protocol

@@ -297,6 +297,10 @@ DDIPP_CONTENT(NewHeart);
 DDIPP_CONTENT(StoppedHeart);
 #undef DDIPP_CONTENT
 
+// Content of an error reply as the client's exceptions expect it: the name of the exception, its
+// text and a traceback of that one line.
+Json error_content(const std::string& name, const std::string& value);
+
 // The content as `T`, or one line saying which entry is missing or of the wrong type.
 template <class T>
 Result<T> parse_content(const Json& json) {

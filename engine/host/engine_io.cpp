@@ -188,8 +188,8 @@ void EngineIo::on_control(Request& request) {
 void EngineIo::cut_request(Request& request) {
   const auto json = protocol::unpack(net::view(request.content), session_.packing());
   if (!json || !json->is_object() || !json->value("generation", Json()).is_number_integer()) {
-    return reply(request, "ddipp_cut_reply", error_content("ValueError", "no generation given"),
-                 Json::object());
+    return reply(request, "ddipp_cut_reply",
+                 protocol::error_content("ValueError", "no generation given"), Json::object());
   }
   const auto count = shared_.socket_guard.cut(json->at("generation").get<int>());
   reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
@@ -209,8 +209,8 @@ void EngineIo::signal_request(Request& request) {
   const auto content = protocol::parse_content<protocol::SignalRequest>(json ? *json : Json());
   const auto number = content ? signal_number(*content) : std::nullopt;
   if (!number) {
-    return reply(request, "signal_reply", error_content("ValueError", "there is no such signal"),
-                 Json::object());
+    return reply(request, "signal_reply",
+                 protocol::error_content("ValueError", "there is no such signal"), Json::object());
   }
   shared_.log.info("asked for signal {}", *number);
   reply(request, "signal_reply", protocol::OkReply{}, Json::object());
@@ -281,10 +281,10 @@ void EngineIo::handle(const Aborted& aborted) {
   for (const Request& request : aborted.requests) answer_aborted(request);
 }
 
-void EngineIo::handle(const Finish& finish) {
+void EngineIo::handle(const Finish&) {
   handle(Flush{});
   shared_.outbox.close();
-  if (finish.unregister && id_) {
+  if (id_) {
     send(sockets_.registrar, {}, packed_header(protocol::UnregistrationRequest::type),
          empty_object_, empty_object_,
          protocol::pack(protocol::UnregistrationRequest{*id_}, session_.packing()));

@@ -63,7 +63,7 @@ class EngineIo {
   void handle(const Flush&);
   void handle(const PythonReady&);
   void handle(const Aborted& aborted);
-  void handle(const Finish& finish);
+  void handle(const Finish&);
 
   void on_control(Request& request);
   void abort_request(Request& request);

@@ -39,12 +39,4 @@ std::optional<int> signal_number(const protocol::SignalRequest& request) {
   return std::nullopt;
 }
 
-Json error_content(const std::string& name, const std::string& value) {
-  protocol::ErrorContent content;
-  content.ename = name;
-  content.evalue = value;
-  content.traceback = {name + ": " + value};
-  return content;
-}
-
 }  // namespace ddipp::engine

@@ -17,6 +17,4 @@ protocol::Json aborted_metadata(const protocol::Json& request_metadata, const st
 // "SIGTERM", "TERM" or a number. Nothing for an unknown signal.
 std::optional<int> signal_number(const protocol::SignalRequest& request);
 
-protocol::Json error_content(const std::string& name, const std::string& value);
-
 }  // namespace ddipp::engine

@@ -52,10 +52,8 @@ struct Aborted {
   std::vector<Request> requests;
 };
 
-// Python is done: send what is left, then run the callback on the io thread.
-struct Finish {
-  bool unregister = true;
-};
+// Python is done: send what is left, unregister and end the io thread.
+struct Finish {};
 
 using Outgoing = std::variant<Post, StreamWrite, Flush, PythonReady, Aborted, Finish>;
 

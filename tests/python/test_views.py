@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 import ipyparallel as ipp
 import numpy as np
 import pytest
+import zmq
 from conftest import Cluster
 from ipyparallel import error
+from jupyter_client.session import Session
 
 __name__ = "__main__"  # see test_client.py
 
@@ -212,3 +215,34 @@ def test_a_death_in_the_middle_of_a_broadcast(cluster: Cluster, coalescing):
     # must be settled.
     assert [m for m in client.outstanding if coalescing or m.endswith(tuple(uuids))] == []
     assert client.broadcast_view(is_coalescing=coalescing).apply_sync(lambda: 1) == [1]
+
+
+def test_a_task_waits_for_an_engine_that_connects_late(cluster: Cluster):
+    """A registered engine whose task connection comes up half a second after its first pong."""
+    cluster.start_controller("--ping=100")
+    info = json.loads(cluster.connection_file("engine").read_text())
+    session = Session(key=info["key"].encode(), session="late-engine")
+    context = zmq.Context()
+
+    def connect(kind: int, port: str) -> zmq.Socket:
+        made = context.socket(kind)
+        made.linger = 0
+        made.rcvtimeo = 5000
+        made.identity = b"late-engine"
+        if kind == zmq.SUB:
+            made.subscribe(b"")
+        made.connect(f"{info['interface']}:{info[port]}")
+        return made
+
+    registrar = connect(zmq.DEALER, "registration")
+    ping, pong = connect(zmq.SUB, "hb_ping"), connect(zmq.DEALER, "hb_pong")
+    session.send(registrar, "registration_request", {"uuid": "late-engine"})
+    registrar.recv_multipart()
+    pong.send_multipart(ping.recv_multipart())
+    client = cluster.client(1)
+    client.load_balanced_view().apply_async(abs, -1)
+    time.sleep(0.5)
+    shell = connect(zmq.ROUTER, "task")
+    frames = shell.recv_multipart()
+    assert b"<IDS|MSG>" in frames
+    context.destroy()
