@@ -9,7 +9,7 @@ SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 
 SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-dev python3-venv \
   libzmq3-dev cppzmq-dev nlohmann-json3-dev libssl-dev libboost-dev libboost-filesystem-dev \
-  libspdlog-dev libfmt-dev libcli11-dev doctest-dev
+  libspdlog-dev libfmt-dev libcli11-dev doctest-dev libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev
 
 CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
   engine/*/*.?pp launcher/*.?pp)

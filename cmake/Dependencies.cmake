@@ -37,6 +37,11 @@ if(NOT DDIPP_UNIT_TESTS_ONLY)
   find_package(CLI11 QUIET)
   ddipp_require(CLI11_FOUND libcli11-dev "CLI11")
 
+  find_package(SQLiteCpp QUIET)
+  ddipp_require(SQLiteCpp_FOUND "libsqlitecpp-dev libsqlite3-dev" "SQLiteCpp")
+  find_package(prometheus-cpp QUIET)
+  ddipp_require(prometheus-cpp_FOUND prometheus-cpp-dev "prometheus-cpp")
+
   set(Boost_USE_STATIC_LIBS ON)
   find_package(Boost QUIET COMPONENTS filesystem)
   ddipp_require(Boost_FOUND "libboost-dev libboost-filesystem-dev" "Boost.Process")

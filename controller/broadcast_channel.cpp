@@ -3,100 +3,90 @@
 #include <array>
 
 #include "controller/routing.hpp"
+#include "controller/wire_records.hpp"
+#include "protocol/fields.hpp"
 
 namespace ddipp::controller {
 
 using protocol::Json;
 
+namespace {
+
+constexpr const char* kName = "the broadcast channel";
+
+std::string child_id(const std::string& msg_id, const std::string& engine) {
+  return msg_id + "_" + engine;
+}
+
+}  // namespace
+
 // [client, delimiter, signature, header, parent header, metadata, content, buffers...]
-void BroadcastChannel::on_submission(net::Multipart& message) {
+void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = session_.verify(frames);
+  const auto envelope = services_.session.verify(frames);
   if (!envelope || envelope->delimiter != 1) {
-    return log_.warn("ignored a broadcast: {}",
-                     envelope ? "it has no sender" : protocol::describe(envelope.error()));
+    const auto why = envelope ? "it has no sender" : describe(envelope.error());
+    return services_.complaints.add(kName, why, now);
   }
-  auto header = protocol::unpack(envelope->header, session_.packing());
-  auto metadata = protocol::unpack(envelope->metadata, session_.packing());
-  const auto parsed = header ? protocol::parse_header(*header) : Failure{header.error()};
-  if (!parsed || !metadata || !metadata->is_object()) {
-    return log_.warn("ignored a broadcast: its header or metadata can't be read");
+  const auto whole = make_record(*envelope, message, services_.session.packing(),
+                                 std::string(frames[0]), "", Queue::broadcast);
+  auto header = protocol::unpack(envelope->header, services_.session.packing());
+  auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
+  if (!whole || !header || !metadata || !metadata->is_object()) {
+    return services_.complaints.add(kName, "its header or metadata can't be read", now);
   }
-  const std::string msg_id = parsed->msg_id;
-  const Json targets = metadata->value("targets", Json::array());
-  (*metadata)["original_msg_id"] = msg_id;
-  if (metadata->value("is_coalescing", false)) pending_[msg_id].targets = targets;
-  const std::string packed_metadata = protocol::pack(*metadata, session_.packing());
-  for (const Json& target : targets) {
-    if (!target.is_array() || target.empty() || !target[0].is_string()) continue;
-    const std::string engine = target[0].get<std::string>();
-    if (registry_.find(engine)) {
-      send_to(engine, message, *envelope, *header, packed_metadata, msg_id);
-    } else {
-      refuse(engine, frames[0], *header, *metadata, msg_id);
+  Json targets = Json::array();
+  for (Json& target : (*metadata)["targets"]) {
+    if (target.is_array() && !target.empty() && target[0].is_string()) {
+      targets.push_back(std::move(target));
     }
   }
+  (*metadata)["targets"] = targets;
+  (*metadata)["original_msg_id"] = whole->msg_id;
+  const auto coalescing = metadata->find("is_coalescing");
+  if (coalescing != metadata->end() && *coalescing == true) {
+    pending_[whole->msg_id] = Pending{whole, targets, {}, {}, false};
+    ledger_.submit(whole);
+  }
+  const std::string packed_metadata = protocol::pack(*metadata, services_.session.packing());
+  for (const Json& target : targets) {
+    send_to(target[0].get<std::string>(), *whole, *header, packed_metadata, now);
+  }
 }
 
-void BroadcastChannel::send_to(const std::string& engine, net::Multipart& message,
-                               const protocol::Envelope& envelope, const Json& header,
-                               const std::string& metadata, const std::string& msg_id) {
+void BroadcastChannel::send_to(const std::string& engine, const Record& whole, const Json& header,
+                               const std::string& metadata, net::Clock::time_point now) {
   Json own_header = header;
-  own_header["msg_id"] = msg_id + "_" + engine;
-  const std::string packed_header = protocol::pack(own_header, session_.packing());
-  const std::array<std::string_view, 4> parts{packed_header, envelope.parent_header, metadata,
-                                              envelope.content};
-  net::Multipart copy;
-  copy.push_back(net::make_frame(engine));
-  copy.emplace_back().copy(message[0]);
-  copy.push_back(net::make_frame(protocol::kDelimiter));
-  copy.push_back(net::make_frame(session_.sign(parts)));
-  for (const auto part : parts) copy.push_back(net::make_frame(part));
-  for (std::size_t i = envelope.first_buffer; i < message.size(); ++i) {
-    copy.emplace_back().copy(message[i]);
+  own_header["msg_id"] = child_id(whole.msg_id, engine);
+  auto child = std::make_shared<Record>(whole);
+  child->msg_id = child_id(whole.msg_id, engine);
+  child->engine = engine;
+  child->request.header = protocol::pack(own_header, whole.packing);
+  child->request.metadata = metadata;
+  if (!services_.registry.find(engine)) {
+    return fail(*child, "EngineError",
+                "there is no engine with uuid " + engine + " (it is gone)");
   }
-  if (net::send(channel_.back, copy) != net::SendStatus::sent) {
-    refuse(engine, net::view(message[0]), header, Json::object(), msg_id);
-  }
-}
-
-void BroadcastChannel::refuse(const std::string& engine, std::string_view client,
-                              const Json& header, const Json& metadata, const std::string& msg_id) {
-  protocol::Message reply;
-  reply.identities = {std::string(client)};
-  reply.header =
-      session_.make_header(protocol::reply_type(header.at("msg_type").get<std::string>()),
-                           std::chrono::system_clock::now());
-  reply.parent_header = header;
-  reply.parent_header["msg_id"] = msg_id + "_" + engine;
-  reply.content = protocol::error_content("EngineError", "engine " + engine + " can't be reached");
-  reply.metadata = {{"engine", engine},
-                    {"status", "error"},
-                    {"is_broadcast", true},
-                    {"is_coalescing", metadata.value("is_coalescing", false)},
-                    {"original_msg_id", msg_id}};
-  net::Multipart frames = net::make_multipart(session_.seal(reply));
-  if (!reply.metadata["is_coalescing"].get<bool>()) {
-    net::send(channel_.front, frames);
-    return;
-  }
-  frames.insert(frames.begin(), net::make_frame(engine));  // as if the engine had sent it
-  const auto views = net::views(frames);
-  const auto envelope = protocol::locate(views);
-  if (envelope) coalesce(frames, *envelope, reply.metadata);
+  ledger_.submit(child);
+  outlet_.send(engine, request_frames(*child, {engine, child->client}, services_.session), now);
 }
 
 // [engine, client, delimiter, ...]
-void BroadcastChannel::on_result(net::Multipart& message) {
+void BroadcastChannel::on_reply(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = session_.verify(frames);
+  const auto envelope = services_.session.verify(frames);
   if (!envelope || envelope->delimiter < 2) {
-    return log_.warn("ignored the result of a broadcast: {}",
-                     envelope ? "it has no receiver" : protocol::describe(envelope.error()));
+    const auto why = envelope ? "it names no receiver" : describe(envelope.error());
+    return services_.complaints.add("broadcast replies", why, now);
   }
-  const auto metadata = protocol::unpack(envelope->metadata, session_.packing());
+  const auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
   if (!metadata || !metadata->is_object()) return;
-  if (metadata->value("is_coalescing", false)) return coalesce(message, *envelope, *metadata);
+  ledger_.finish(parent_id(*envelope, services_.session.packing()), parts_of(*envelope, message),
+                 std::chrono::system_clock::now());
+  const auto coalescing = metadata->find("is_coalescing");
+  if (coalescing != metadata->end() && *coalescing == true) {
+    return coalesce(message, *envelope, *metadata);
+  }
   // The client is the only identity that its socket expects.
   message.erase(message.begin());
   net::send(channel_.front, message);
@@ -104,7 +94,9 @@ void BroadcastChannel::on_result(net::Multipart& message) {
 
 void BroadcastChannel::coalesce(net::Multipart& message, const protocol::Envelope& envelope,
                                 const Json& metadata) {
-  const auto found = pending_.find(metadata.value("original_msg_id", ""));
+  const auto original = metadata.find("original_msg_id");
+  if (original == metadata.end() || !original->is_string()) return;
+  const auto found = pending_.find(original->get<std::string>());
   if (found == pending_.end()) return;
   Pending& pending = found->second;
   const std::string engine(net::view(message[0]));
@@ -113,7 +105,8 @@ void BroadcastChannel::coalesce(net::Multipart& message, const protocol::Envelop
     buffers.push_back(std::move(message[i]));
   }
   pending.buffers[engine] = std::move(buffers);
-  const bool failed = metadata.value("status", "") != "ok";
+  const auto status = metadata.find("status");
+  const bool failed = status == metadata.end() || *status != "ok";
   if (pending.reply.empty() || (failed && !pending.failed)) {
     message.resize(envelope.first_buffer);
     pending.reply = std::move(message);
@@ -128,31 +121,64 @@ void BroadcastChannel::send_joined(Pending& pending) {
   const auto frames = net::views(pending.reply);
   const auto envelope = protocol::locate(frames);
   if (!envelope) return;
-  auto metadata = protocol::unpack(envelope->metadata, session_.packing());
+  auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
   if (!metadata) return;
   (*metadata)["broadcast_targets"] = pending.targets;
-  const std::string packed = protocol::pack(*metadata, session_.packing());
+  const std::string packed = protocol::pack(*metadata, services_.session.packing());
   const std::array<std::string_view, 4> parts{envelope->header, envelope->parent_header, packed,
                                               envelope->content};
   net::Multipart joined;
-  joined.push_back(net::make_frame(frames[1]));  // the client
+  joined.push_back(net::make_frame(pending.record->client));
   joined.push_back(net::make_frame(protocol::kDelimiter));
-  joined.push_back(net::make_frame(session_.sign(parts)));
+  joined.push_back(net::make_frame(services_.session.sign(parts)));
   for (const auto part : parts) joined.push_back(net::make_frame(part));
   for (const Json& target : pending.targets) {  // in the order of the targets
     const auto found = pending.buffers.find(target[0].get<std::string>());
     if (found == pending.buffers.end()) continue;
     for (auto& buffer : found->second) joined.push_back(std::move(buffer));
   }
+  const auto views = net::views(joined);
+  const auto joined_envelope = protocol::locate(views);
+  ledger_.finish(pending.record->msg_id, parts_of(*joined_envelope, joined),
+                 std::chrono::system_clock::now());
   net::send(channel_.front, joined);
 }
 
-void BroadcastChannel::remove_engine(const std::string& uuid) {
-  std::erase_if(pending_, [&](const auto& entry) {
-    for (const Json& target : entry.second.targets) {
-      if (target.is_array() && !target.empty() && target[0] == uuid) return true;
-    }
-    return false;
+void BroadcastChannel::remove_engine(const Engine& engine, const std::string& why) {
+  outlet_.forget(engine.uuid);
+  for (const auto& record : ledger_.outstanding_on(engine.uuid)) {
+    if (record->queue != Queue::broadcast) continue;
+    fail(*record, "EngineError", death_text(std::to_string(engine.id), record->msg_id, why));
+  }
+}
+
+void BroadcastChannel::fail(const Record& record, const std::string& name,
+                            const std::string& why) {
+  const auto now = std::chrono::system_clock::now();
+  const std::string engine = record.engine;
+  auto reply = error_reply(record, name, why, services_.session, now);
+  services_.log.warn("request {} failed: {}", record.msg_id, why);
+  const auto metadata = protocol::unpack(reply.parts.metadata, record.packing);
+  ledger_.finish(record.msg_id, std::move(reply.parts), now);
+  const auto coalescing = metadata ? metadata->find("is_coalescing") : Json::const_iterator();
+  if (!metadata || coalescing == metadata->end() || *coalescing != true || engine.empty()) {
+    net::send(channel_.front, reply.frames);
+    return;
+  }
+  reply.frames.insert(reply.frames.begin(), net::make_frame(engine));  // as if it had sent it
+  const auto views = net::views(reply.frames);
+  const auto envelope = protocol::locate(views);
+  if (envelope) coalesce(reply.frames, *envelope, *metadata);
+}
+
+void BroadcastChannel::tick(net::Clock::time_point now) {
+  outlet_.retry(now, [this](const std::string& engine, net::Multipart& message) {
+    const auto frames = net::views(message);
+    const auto envelope = protocol::locate(frames);
+    std::string msg_id;
+    protocol::read_texts(envelope->header, services_.session.packing(), {{"msg_id", msg_id}});
+    const auto record = ledger_.find(msg_id);
+    if (record) fail(*record, "EngineError", "engine " + engine + " can't be reached");
   });
 }
 

@@ -6,49 +6,49 @@
 #include <string>
 #include <unordered_map>
 
-#include <spdlog/logger.h>
-
+#include "controller/channel_services.hpp"
 #include "controller/endpoints.hpp"
-#include "controller/hub.hpp"
+#include "controller/engine_outlet.hpp"
 #include "protocol/net/multipart.hpp"
-#include "protocol/session.hpp"
 
 namespace ddipp::controller {
 
 class BroadcastChannel {
  public:
-  BroadcastChannel(Channel& channel, protocol::Session& session, const Registry& registry,
-                   spdlog::logger& log)
-      : channel_(channel), session_(session), registry_(registry), log_(log) {}
+  BroadcastChannel(Channel& channel, const ChannelServices& services, Ledger& ledger)
+      : channel_(channel), services_(services), ledger_(ledger), outlet_(channel.back) {}
 
-  void on_submission(net::Multipart& message);
-  void on_result(net::Multipart& message);
+  void on_request(net::Multipart& message, net::Clock::time_point now);
+  void on_reply(net::Multipart& message, net::Clock::time_point now);
 
-  // The client settles what such an engine owed it; nothing stays outstanding here either.
-  void remove_engine(const std::string& uuid);
+  // What the engine owes becomes an error; a joined reply waits for the others only.
+  void remove_engine(const Engine& engine, const std::string& why);
+  void fail(const Record& record, const std::string& name, const std::string& why);
+
+  void tick(net::Clock::time_point now);
+  std::optional<net::Clock::time_point> next_deadline() const { return outlet_.next_deadline(); }
 
  private:
   // A coalescing request on its way.
   struct Pending {
+    RecordPtr record;                               // of the whole
     protocol::Json targets;                         // [[uuid, id], ...] as the client gave them
     std::map<std::string, net::Multipart> buffers;  // of each reply, by engine
     net::Multipart reply;  // the frames that stand for all: an error if there was one
     bool failed = false;
   };
 
-  void send_to(const std::string& engine, net::Multipart& message,
-               const protocol::Envelope& envelope, const protocol::Json& header,
-               const std::string& metadata, const std::string& msg_id);
-  void refuse(const std::string& engine, std::string_view client, const protocol::Json& header,
-              const protocol::Json& metadata, const std::string& msg_id);
+  void send_to(const std::string& engine, const Record& whole, const protocol::Json& header,
+               const std::string& metadata, net::Clock::time_point now);
+  // `message` is [engine, client, delimiter, ...].
   void coalesce(net::Multipart& message, const protocol::Envelope& envelope,
                 const protocol::Json& metadata);
   void send_joined(Pending& pending);
 
   Channel& channel_;
-  protocol::Session& session_;
-  const Registry& registry_;
-  spdlog::logger& log_;
+  ChannelServices services_;
+  Ledger& ledger_;
+  EngineOutlet outlet_;
   std::unordered_map<std::string, Pending> pending_;  // by the client's msg_id
 };
 

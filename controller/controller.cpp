@@ -1,6 +1,5 @@
 #include "controller/controller.hpp"
 
-#include <array>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -9,40 +8,80 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "controller/engines_file.hpp"
 #include "controller/routing.hpp"
+#include "controller/sqlite_store.hpp"
 #include "launcher/random_uuid.hpp"
+#include "protocol/net/shared_frame.hpp"
 
 namespace ddipp::controller {
 namespace {
 
 using protocol::Json;
 
-protocol::Session make_session(const Options& options, const std::string& key) {
+constexpr std::chrono::milliseconds kSaveDelay{50};
+constexpr std::chrono::milliseconds kMetricsPeriod{500};
+
+protocol::Session make_session(const ConnectionPlan& plan) {
+  const auto& common = plan.engine.common;
   protocol::SessionOptions session;
-  session.key = key;
+  session.key = common.key;
+  session.signature_scheme = common.signature_scheme;
   session.session_id = random_uuid();
-  session.packing = *protocol::packing_from_name(options.pack);
+  const auto packing = protocol::packing_from_name(common.pack);
+  if (!packing) throw std::runtime_error(packing.error());
+  session.packing = *packing;
   auto made = protocol::Session::make(std::move(session));
   if (!made) throw std::runtime_error(made.error());
   return std::move(*made);
 }
 
-HubOptions hub_options(const Options& options, const protocol::EngineConnection& engine) {
+HubOptions hub_options(const Options& options, const protocol::EngineConnection& engine,
+                       protocol::Session& session) {
   HubOptions hub;
   hub.heart = {options.ping_period, options.max_heartbeat_misses};
   hub.registration_timeout = std::max(std::chrono::milliseconds(30'000), 10 * options.ping_period);
+  if (options.registration_timeout.count() > 0) {
+    hub.registration_timeout = options.registration_timeout;
+  }
   hub.engine_endpoints = protocol::endpoints(engine);
+  hub.make_header = [&session](const std::string& type) {
+    return session.make_header(type, std::chrono::system_clock::now());
+  };
   return hub;
 }
 
 TaskSchedulerOptions task_options(const Options& options) {
   TaskSchedulerOptions task;
-  task.hwm = options.hwm;
-  task.scheme = *scheme_from_name(options.scheme);
+  const bool pure = options.scheme == "pure";  // each engine in its turn, however many it has
+  task.hwm = pure ? 0 : options.hwm;
+  task.scheme = pure ? Scheme::lru : *scheme_from_name(options.scheme);
   task.random = [engine = std::mt19937_64(std::random_device()())]() mutable {
     return std::uniform_real_distribution<double>()(engine);
   };
   return task;
+}
+
+std::unique_ptr<Store> make_store(const Options& options, spdlog::logger& log,
+                                  protocol::Packing packing) {
+  const auto say = [&log](const std::string& text) { log.info(text); };
+  if (options.store == "sqlite") {
+    return std::make_unique<SqliteStore>(options.sqlite.file, options.sqlite.table, packing,
+                                         [&log](const std::string& text) { log.error(text); });
+  }
+  if (options.store == "none") return std::make_unique<NoStore>();
+  MemoryStoreOptions memory = options.memory;
+  memory.log = say;
+  return std::make_unique<MemoryStore>(std::move(memory));
+}
+
+void make_folder(const std::filesystem::path& folder, bool is_private) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw std::runtime_error("can't create " + folder.string() + ": " + error.message());
+  if (is_private) {
+    std::filesystem::permissions(folder, std::filesystem::perms::owner_all, error);
+  }
 }
 
 }  // namespace
@@ -50,34 +89,38 @@ TaskSchedulerOptions task_options(const Options& options) {
 Controller::Controller(const Options& options, spdlog::logger& log)
     : options_(options),
       log_(log),
-      key_(random_uuid()),
-      session_(make_session(options, key_)),
-      endpoints_(context_, options, key_),
-      hub_(hub_options(options, endpoints_.engine), net::Clock::now()),
-      tasks_(endpoints_.task, session_, log, task_options(options)),
-      broadcasts_(endpoints_.broadcast, session_, hub_.registry(), log) {
+      plan_(plan_connections(options)),
+      session_(make_session(plan_)),
+      complaints_(log),
+      endpoints_(context_, plan_),
+      store_(make_store(options, log, session_.packing())),
+      hub_(hub_options(options, plan_.engine, session_), ledger_, *store_, net::Clock::now()),
+      services_{session_, hub_.registry(), complaints_, log},
+      mux_("the direct channel", endpoints_.mux, services_, ledger_),
+      control_("the control channel", endpoints_.control, services_, control_ledger_),
+      tasks_(endpoints_.task, services_, ledger_, task_options(options)),
+      broadcasts_(endpoints_.broadcast, services_, ledger_),
+      recorder_(services_, ledger_),
+      dask_(reactor_, [this](const Dask& request, Json content) {
+        send_reply(endpoints_.query, {request.identity},
+                   request.start ? "become_dask_reply" : "stop_distributed_reply",
+                   std::move(content), request.parent_header);
+      }) {
+  if (options.metrics_port >= 0) {
+    const auto& interface = plan_.client.common.interface;
+    metrics_ = std::make_unique<Metrics>(
+        interface.starts_with("tcp://") ? interface.substr(6) : "127.0.0.1", options.metrics_port);
+    ledger_.on_finished([this](const Record& record) { metrics_->finished(record); });
+    log_.info("metrics on port {}", metrics_->port());
+  }
   write_connection_files();
-
-  reactor_.add(endpoints_.query, [this](net::Multipart& message) { on_query(message); });
-  reactor_.add(endpoints_.ping, [this](net::Multipart& message) { on_ping_subscription(message); });
-  reactor_.add(endpoints_.pong, [this](net::Multipart& message) { on_pong(message); });
-  reactor_.add(endpoints_.iopub_back, [this](net::Multipart& message) { on_iopub(message); });
-  relay_directly(control_);
-  relay_directly(mux_);
-  reactor_.add(endpoints_.task.front, [this](net::Multipart& message) {
-    tasks_.on_submission(message, net::Clock::now());
-  });
-  reactor_.add(endpoints_.task.back,
-               [this](net::Multipart& message) { tasks_.on_result(message); });
-  reactor_.add(endpoints_.broadcast.front,
-               [this](net::Multipart& message) { broadcasts_.on_submission(message); });
-  reactor_.add(endpoints_.broadcast.back,
-               [this](net::Multipart& message) { broadcasts_.on_result(message); });
-  reactor_.on_tick([this] { return std::optional(next_deadline()); },
-                   [this](net::Clock::time_point now) { tick(now); });
+  connect_sockets();
+  if (options.restore) restore();
 }
 
 Controller::~Controller() {
+  dask_.stop();
+  if (options_.reuse) return;
   for (const char* kind : {"client", "engine"}) {
     std::error_code ignored;
     std::filesystem::remove(options_.connection_file(kind), ignored);
@@ -85,26 +128,81 @@ Controller::~Controller() {
 }
 
 void Controller::write_connection_files() {
-  const auto folder = options_.connection_file("client").parent_path();
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw std::runtime_error("can't create " + folder.string() + ": " + error.message());
-  std::filesystem::permissions(folder, std::filesystem::perms::owner_all, error);
-
-  const auto engine_written = protocol::write_connection_file(options_.connection_file("engine"),
-                                                              protocol::to_json(endpoints_.engine));
-  if (!engine_written) throw std::runtime_error(engine_written.error());
-  const auto client_written = protocol::write_connection_file(options_.connection_file("client"),
-                                                              protocol::to_json(endpoints_.client));
-  if (!client_written) throw std::runtime_error(client_written.error());
+  make_folder(options_.connection_file("client").parent_path(), true);
+  make_folder(options_.engines_file().parent_path(), false);
+  if (!plan_.note.empty()) log_.warn(plan_.note);
+  if (!plan_.reused) {
+    const auto engine_written = protocol::write_json_file(
+        options_.connection_file("engine"), protocol::to_json(plan_.engine));
+    if (!engine_written) throw std::runtime_error(engine_written.error());
+    const auto client_written = protocol::write_json_file(
+        options_.connection_file("client"), protocol::to_json(plan_.client));
+    if (!client_written) throw std::runtime_error(client_written.error());
+  }
   log_.info("connection files: {}, {}", options_.connection_file("client").string(),
             options_.connection_file("engine").string());
-  if (options_.store != "none") {
-    log_.warn("there is no result store yet (--{}db): queries for results get an error",
-              options_.store);
+  log_.info("listening on {} for clients and {} for engines{}", plan_.client.common.interface,
+            plan_.engine.common.interface,
+            plan_.curve_secret_key.empty() ? "" : ", encrypted with CURVE");
+  if (std::string_view(store_->name()) != "none") log_.info("results: {}", store_->name());
+}
+
+void Controller::listen(zmq::socket_t& socket, const char* channel, const char* from,
+                        Handler handler) {
+  if (!metrics_) {
+    reactor_.add(socket, [handler = std::move(handler)](net::Multipart& message) {
+      handler(message, net::Clock::now());
+    });
+    return;
   }
-  log_.info("listening on {} for clients and {} for engines", options_.client_interface,
-            options_.engine_interface);
+  reactor_.add(socket, [handler = std::move(handler), traffic = metrics_->traffic(channel, from)](
+                           net::Multipart& message) mutable {
+    traffic.count(message);
+    handler(message, net::Clock::now());
+  });
+}
+
+void Controller::connect_sockets() {
+  using Time = net::Clock::time_point;
+  const auto relay = [this](auto& channel, Channel& sockets, const char* name) {
+    listen(sockets.front, name, "clients", [&channel](net::Multipart& message, Time now) {
+      channel.on_request(message, now);
+    });
+    listen(sockets.back, name, "engines", [&channel](net::Multipart& message, Time now) {
+      channel.on_reply(message, now);
+    });
+  };
+  listen(endpoints_.query, "hub", "peers",
+         [this](net::Multipart& message, Time now) { on_query(message, now); });
+  listen(endpoints_.ping, "heartbeat", "subscriptions",
+         [this](net::Multipart& message, Time now) { on_ping_subscription(message, now); });
+  listen(endpoints_.pong, "heartbeat", "engines",
+         [this](net::Multipart& message, Time) { on_pong(message); });
+  listen(endpoints_.iopub_back, "iopub", "engines",
+         [this](net::Multipart& message, Time now) { on_iopub(message, now); });
+  relay(control_, endpoints_.control, "control");
+  relay(mux_, endpoints_.mux, "mux");
+  relay(tasks_, endpoints_.task, "task");
+  relay(broadcasts_, endpoints_.broadcast, "broadcast");
+  reactor_.on_tick([this] { return std::optional(next_deadline()); },
+                   [this](net::Clock::time_point now) { tick(now); });
+}
+
+void Controller::restore() {
+  const auto saved = read_engines_file(options_.engines_file());
+  if (saved) {
+    hub_.restore(saved->engines, saved->next_id);
+    run_actions();
+  } else {
+    log_.warn("no engines to restore: {}", saved.error());
+  }
+  const auto unfinished = store_->find({{"completed", Operator::eq, nullptr},
+                                        {"queue", Operator::eq, "task"},
+                                        {"resubmitted", Operator::eq, nullptr}},
+                                       true);
+  if (!unfinished || unfinished->empty()) return;
+  log_.info("{} unfinished tasks are queued again", unfinished->size());
+  for (const auto& task : *unfinished) tasks_.resubmit(task, net::Clock::now());
 }
 
 void Controller::run(int signal_fd) {
@@ -118,124 +216,86 @@ void Controller::run(int signal_fd) {
   reactor_.run();
 }
 
-void Controller::on_query(net::Multipart& message) {
+void Controller::on_query(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
   const std::string identity(frames.front());
   const auto opened = session_.open(frames);
   if (opened) {
-    hub_.on_query(identity, *opened, net::Clock::now());
+    hub_.on_query(identity, *opened, now);
   } else {
+    complaints_.add("the hub's socket", describe(opened.error()), now);
     hub_.on_bad_query(identity, opened.error());
   }
   run_actions();
 }
 
-void Controller::on_ping_subscription(const net::Multipart& message) {
+void Controller::on_ping_subscription(const net::Multipart& message, net::Clock::time_point now) {
   const auto frame = net::view(message.front());
   if (frame.empty()) return;
   const bool subscribed = frame.front() == '\x01';
   if (const auto presence = parse_presence_topic(frame.substr(1))) {
-    return hub_.on_presence(presence->uuid, subscribed, presence->local, net::Clock::now());
+    hub_.on_presence(presence->uuid, subscribed, presence->local, now);
+  } else if (subscribed) {
+    hub_.on_heart_subscribed(now);
   }
-  if (subscribed) hub_.on_heart_subscribed(net::Clock::now());
-}
-
-void Controller::on_pong(const net::Multipart& message) {
-  hub_.on_pong(std::string(net::view(message.front())));
   run_actions();
 }
 
-void Controller::on_iopub(net::Multipart& message) {
-  const auto frames = net::views(message);
-  const auto envelope = protocol::locate(frames);
-  if (envelope && looks_like_shutdown_reply(envelope->header)) {
-    const auto opened = session_.open(frames);
-    if (opened && opened->header.msg_type == protocol::ShutdownReply::type) {
-      hub_.on_engine_shutdown(opened->header.session);
-    }
-  }
+void Controller::on_pong(const net::Multipart& message) {
+  hub_.on_pong(std::string(net::view(message.front())), net::view(message.back()));
+  run_actions();
+}
+
+void Controller::on_iopub(net::Multipart& message, net::Clock::time_point now) {
+  if (const auto engine = recorder_.look_at(message, now)) hub_.on_engine_shutdown(*engine, now);
   net::send(endpoints_.iopub_front, message);
   run_actions();
 }
 
-void Controller::relay_directly(Direct& direct) {
-  reactor_.add(direct.channel.front,
-               [this, &direct](net::Multipart& message) { to_engine(direct, message); });
-  reactor_.add(direct.channel.back,
-               [this, &direct](net::Multipart& message) { to_client(direct, message); });
-}
-
-void Controller::to_engine(Direct& direct, net::Multipart& message) {
-  if (!swap_identities(message)) return;
-  const std::string engine(net::view(message.front()));
-  if (!hub_.registry().find(engine)) return refuse(direct, message);
-  if (!direct.held.holds_for(engine) &&
-      net::send(direct.channel.back, message) == net::SendStatus::sent) {
-    return;
-  }
-  direct.held.hold(engine, std::move(message), net::Clock::now());
-}
-
-void Controller::to_client(Direct& direct, net::Multipart& message) {
-  if (swap_identities(message)) net::send(direct.channel.front, message);
-}
-
-// `message` is addressed to an engine: [engine, client, ...].
-void Controller::refuse(Direct& direct, const net::Multipart& message) {
-  const auto frames = net::views(message);
-  const std::string engine(frames.front());
-  const auto known = hub_.registry().find(engine);
-  const std::string why = known ? "engine " + std::to_string(known->id) + " can't be reached"
-                                : "there is no engine with uuid " + engine + " (it is gone)";
-  auto reply = undeliverable_reply(frames, session_.packing(), why);
-  if (!reply) return;
-  log_.warn("a request could not be delivered: {}", why);
-  send_reply(direct.channel.front, {reply->client, engine}, reply->header_type,
-             std::move(reply->content), std::move(reply->parent_header),
-             std::move(reply->metadata));
-}
-
 net::Clock::time_point Controller::next_deadline() const {
   auto earliest = hub_.next_deadline();
-  for (const Direct* direct : {&mux_, &control_}) {
-    if (const auto retry = direct->held.next_deadline()) earliest = std::min(earliest, *retry);
-  }
-  if (const auto timeout = tasks_.next_deadline()) earliest = std::min(earliest, *timeout);
+  const auto consider = [&earliest](const std::optional<net::Clock::time_point>& deadline) {
+    if (deadline) earliest = std::min(earliest, *deadline);
+  };
+  consider(mux_.next_deadline());
+  consider(control_.next_deadline());
+  consider(tasks_.next_deadline());
+  consider(broadcasts_.next_deadline());
+  consider(save_engines_at_);
+  consider(store_->next_flush());
+  if (metrics_) consider(next_metrics_);
   return earliest;
 }
 
 void Controller::tick(net::Clock::time_point now) {
   hub_.tick(now);
   run_actions();
+  mux_.tick(now);
+  control_.tick(now);
   tasks_.tick(now);
-  for (Direct* direct : {&mux_, &control_}) {
-    direct->held.retry(
-        now, [direct](net::Multipart& message) { return net::send(direct->channel.back, message); },
-        [this, direct](const std::string&, net::Multipart& message) { refuse(*direct, message); });
+  broadcasts_.tick(now);
+  store_->flush_if_due(now);
+  if (save_engines_at_ && *save_engines_at_ <= now) save_engines();
+  if (metrics_ && next_metrics_ <= now) {
+    metrics_->set_state(hub_.registry(), ledger_);
+    next_metrics_ = now + kMetricsPeriod;
   }
 }
 
 void Controller::run_actions() {
-  for (const Action& action : hub_.take_actions()) {
-    std::visit([this](const auto& what) { perform(what); }, action);
+  for (auto actions = hub_.take_actions(); !actions.empty(); actions = hub_.take_actions()) {
+    for (const Action& action : actions) {
+      std::visit([this](const auto& what) { perform(what); }, action);
+    }
   }
 }
 
 void Controller::perform(const Reply& action) {
   send_reply(endpoints_.query, {action.identity}, action.type, action.content,
-             action.parent_header);
+             action.parent_header, action.buffers);
 }
 
 void Controller::perform(const Notify& action) {
-  const std::string engine = action.content.value("uuid", "");
-  if (action.type == protocol::RegistrationNotification::type) tasks_.add_engine(engine);
-  if (action.type == protocol::UnregistrationNotification::type) {
-    tasks_.remove_engine(engine);
-    broadcasts_.remove_engine(engine);
-    for (Direct* direct : {&mux_, &control_}) {
-      for (const auto& message : direct->held.release(engine)) refuse(*direct, message);
-    }
-  }
   send_reply(endpoints_.notification, {}, action.type, action.content, Json::object());
 }
 
@@ -245,7 +305,52 @@ void Controller::perform(const Ping& action) {
   net::send(endpoints_.ping, message);
 }
 
-void Controller::perform(const Stop&) { reactor_.stop(); }
+void Controller::perform(const Stop& action) {
+  const std::string why = "the controller was stopped: " + action.why;
+  for (const auto& record : control_ledger_.outstanding()) {
+    control_.fail(*record, "EngineError", why);
+  }
+  for (const auto& record : ledger_.outstanding()) {
+    switch (record->queue) {
+      case Queue::mux:
+        mux_.fail(*record, "EngineError", why);
+        break;
+      case Queue::task:
+        tasks_.fail(*record, "EngineError", why);
+        break;
+      case Queue::broadcast:
+        broadcasts_.fail(*record, "EngineError", why);
+        break;
+    }
+  }
+  reactor_.stop();
+}
+
+void Controller::perform(const EngineJoined& action) {
+  tasks_.add_engine(action.engine.uuid);
+  engines_changed();
+}
+
+void Controller::perform(const EngineLost& action) {
+  mux_.remove_engine(action.engine, action.why);
+  control_.remove_engine(action.engine, action.why);
+  tasks_.remove_engine(action.engine, action.why);
+  broadcasts_.remove_engine(action.engine, action.why);
+  ledger_.forget_engine(action.engine.uuid);
+  control_ledger_.forget_engine(action.engine.uuid);
+  engines_changed();
+}
+
+void Controller::perform(const Resubmit& action) {
+  tasks_.resubmit(action.task, net::Clock::now());
+}
+
+void Controller::perform(const Dask& action) {
+  if (action.start) return dask_.start(action);
+  dask_.stop();
+  send_reply(endpoints_.query, {action.identity}, "stop_distributed_reply", protocol::OkReply{},
+             action.parent_header);
+}
 
 void Controller::perform(const Log& action) {
   switch (action.level) {
@@ -260,15 +365,26 @@ void Controller::perform(const Log& action) {
   }
 }
 
+void Controller::engines_changed() {
+  if (!save_engines_at_) save_engines_at_ = net::Clock::now() + kSaveDelay;
+}
+
+void Controller::save_engines() {
+  save_engines_at_.reset();
+  const auto saved = write_engines_file(options_.engines_file(), hub_.registry());
+  if (!saved) log_.warn(saved.error());
+}
+
 void Controller::send_reply(zmq::socket_t& socket, std::vector<std::string> identities,
-                            const std::string& type, Json content, Json parent, Json metadata) {
+                            const std::string& type, Json content, Json parent,
+                            const std::vector<protocol::Blob>& buffers) {
   protocol::Message message;
   message.identities = std::move(identities);
   message.header = session_.make_header(type, std::chrono::system_clock::now());
   message.content = std::move(content);
   message.parent_header = std::move(parent);
-  message.metadata = std::move(metadata);
   net::Multipart frames = net::make_multipart(session_.seal(message));
+  for (const auto& buffer : buffers) frames.push_back(net::make_frame(buffer));
   net::send(socket, frames);
 }
 

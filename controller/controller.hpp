@@ -1,17 +1,21 @@
-// The controller process: one thread, one reactor, all sockets. It feeds the pure Hub and relays
-// the direct, control and iopub channels frame by frame without copying.
+// The controller process: one thread, one reactor, all sockets. It feeds the pure Hub and the
+// channels, and does what the Hub decides.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include <spdlog/logger.h>
 #include <zmq.hpp>
 
 #include "controller/broadcast_channel.hpp"
+#include "controller/dask.hpp"
+#include "controller/direct_channel.hpp"
 #include "controller/endpoints.hpp"
-#include "controller/held_messages.hpp"
 #include "controller/hub.hpp"
+#include "controller/metrics.hpp"
 #include "controller/options.hpp"
+#include "controller/output_recorder.hpp"
 #include "controller/task_channel.hpp"
 #include "protocol/net/reactor.hpp"
 
@@ -19,7 +23,7 @@ namespace ddipp::controller {
 
 class Controller {
  public:
-  // Throws std::runtime_error when a socket can't be bound or a connection file can't be written.
+  // Throws std::runtime_error when a socket can't be bound or a file can't be written.
   Controller(const Options& options, spdlog::logger& log);
   ~Controller();
   Controller(const Controller&) = delete;
@@ -29,21 +33,17 @@ class Controller {
   void run(int signal_fd);
 
  private:
-  // One of the two channels that go to the engine a client names.
-  struct Direct {
-    Channel& channel;
-    HeldMessages held;
-  };
+  using Handler = std::function<void(net::Multipart&, net::Clock::time_point)>;
 
   void write_connection_files();
-  void on_query(net::Multipart& message);
-  void on_ping_subscription(const net::Multipart& message);
+  void connect_sockets();
+  // `channel` and `from` are for the metrics.
+  void listen(zmq::socket_t& socket, const char* channel, const char* from, Handler handler);
+  void restore();
+  void on_query(net::Multipart& message, net::Clock::time_point now);
+  void on_ping_subscription(const net::Multipart& message, net::Clock::time_point now);
   void on_pong(const net::Multipart& message);
-  void on_iopub(net::Multipart& message);
-  void to_engine(Direct& direct, net::Multipart& message);
-  void to_client(Direct& direct, net::Multipart& message);
-  void refuse(Direct& direct, const net::Multipart& message);
-  void relay_directly(Direct& direct);
+  void on_iopub(net::Multipart& message, net::Clock::time_point now);
 
   void tick(net::Clock::time_point now);
   net::Clock::time_point next_deadline() const;
@@ -52,23 +52,39 @@ class Controller {
   void perform(const Notify& action);
   void perform(const Ping& action);
   void perform(const Stop& action);
+  void perform(const EngineJoined& action);
+  void perform(const EngineLost& action);
+  void perform(const Resubmit& action);
+  void perform(const Dask& action);
   void perform(const Log& action);
+  void engines_changed();
+  void save_engines();
   void send_reply(zmq::socket_t& socket, std::vector<std::string> identities,
                   const std::string& type, protocol::Json content, protocol::Json parent,
-                  protocol::Json metadata = protocol::Json::object());
+                  const std::vector<protocol::Blob>& buffers = {});
 
   Options options_;
   spdlog::logger& log_;
-  std::string key_;
+  ConnectionPlan plan_;
   protocol::Session session_;
+  Complaints complaints_;
   zmq::context_t context_;
   Endpoints endpoints_;
+  std::unique_ptr<Store> store_;
+  NoStore no_store_;
+  Ledger ledger_{*store_};
+  Ledger control_ledger_{no_store_};
   Hub hub_;
-  Direct mux_{endpoints_.mux, {}};
-  Direct control_{endpoints_.control, {}};
+  ChannelServices services_;
+  DirectChannel mux_, control_;
   TaskChannel tasks_;
   BroadcastChannel broadcasts_;
+  OutputRecorder recorder_;
+  std::unique_ptr<Metrics> metrics_;
+  net::Clock::time_point next_metrics_;
+  std::optional<net::Clock::time_point> save_engines_at_;
   net::Reactor reactor_;
+  DaskScheduler dask_;
 };
 
 }  // namespace ddipp::controller

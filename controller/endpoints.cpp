@@ -8,14 +8,6 @@ namespace ddipp::controller {
 namespace {
 
 using protocol::Interface;
-using protocol::PortPool;
-
-PortPool pool(const std::string& text) {
-  if (text.empty()) return {};
-  auto ports = protocol::parse_ports(text);
-  if (!ports) throw std::runtime_error(ports.error());
-  return PortPool(std::move(*ports));
-}
 
 Interface interface(const std::string& text) {
   auto parsed = protocol::parse_interface(text);
@@ -25,11 +17,11 @@ Interface interface(const std::string& text) {
 
 class Binder {
  public:
-  Binder(zmq::context_t& context, const Options& options)
+  Binder(zmq::context_t& context, const ConnectionPlan& plan)
       : context_(context),
-        common_(pool(options.ports)),
-        client_{interface(options.client_interface), pool(options.client_ports)},
-        engine_{interface(options.engine_interface), pool(options.engine_ports)} {}
+        curve_secret_key_(plan.curve_secret_key),
+        client_(interface(plan.client.common.interface)),
+        engine_(interface(plan.engine.common.interface)) {}
 
   zmq::socket_t make(zmq::socket_type type, const char* identity = nullptr) {
     zmq::socket_t socket(context_, type);
@@ -37,6 +29,10 @@ class Binder {
     socket.set(zmq::sockopt::rcvhwm, 0);
     socket.set(zmq::sockopt::linger, 1000);
     if (identity != nullptr) socket.set(zmq::sockopt::routing_id, identity);
+    if (!curve_secret_key_.empty()) {
+      socket.set(zmq::sockopt::curve_server, true);
+      socket.set(zmq::sockopt::curve_secretkey, curve_secret_key_);
+    }
     return socket;
   }
 
@@ -49,87 +45,78 @@ class Binder {
     return socket;
   }
 
-  int bind_for_clients(zmq::socket_t& socket) { return bind(socket, client_, next_port(client_)); }
-  int bind_for_engines(zmq::socket_t& socket) { return bind(socket, engine_, next_port(engine_)); }
+  void bind_for_clients(zmq::socket_t& socket, int& port) { bind(socket, client_, port); }
+  void bind_for_engines(zmq::socket_t& socket, int& port) { bind(socket, engine_, port); }
 
   // Both kinds of peers register, at one port on both interfaces.
-  int bind_for_both(zmq::socket_t& socket) {
-    const int port = bind_for_engines(socket);
-    if (client_.interface.address != engine_.interface.address) bind(socket, client_, port);
-    return port;
+  void bind_for_both(zmq::socket_t& socket, int& port) {
+    bind_for_engines(socket, port);
+    if (client_.address != engine_.address || client_.transport != engine_.transport) {
+      bind(socket, client_, port);
+    }
   }
 
  private:
-  struct Side {
-    Interface interface;
-    PortPool pool;
-  };
-
-  int next_port(Side& side) {
-    if (const auto port = side.pool.next()) return *port;
-    if (const auto port = common_.next()) return *port;
-    return side.interface.transport == "ipc" ? ++ipc_number_ : 0;
-  }
-
-  static int bind(zmq::socket_t& socket, const Side& side, int port) {
-    const std::string address = protocol::url(side.interface, port);
+  static void bind(zmq::socket_t& socket, const Interface& interface, int& port) {
+    const std::string address = protocol::url(interface, port);
     try {
       socket.bind(address);
     } catch (const zmq::error_t& error) {
       throw std::runtime_error("can't listen on " + address + ": " + error.what());
     }
-    if (port != 0) return port;
+    if (port != 0) return;
     const std::string bound = socket.get(zmq::sockopt::last_endpoint);
-    return std::stoi(bound.substr(bound.rfind(':') + 1));
+    port = std::stoi(bound.substr(bound.rfind(':') + 1));
   }
 
   zmq::context_t& context_;
-  PortPool common_;
-  Side client_;
-  Side engine_;
-  int ipc_number_ = 0;
+  std::string curve_secret_key_;
+  Interface client_;
+  Interface engine_;
 };
 
 }  // namespace
 
-Endpoints::Endpoints(zmq::context_t& context, const Options& options, const std::string& key) {
-  Binder binder(context, options);
+Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan) {
+  Binder binder(context, plan);
   using zmq::socket_type;
-  engine.common.registration = binder.bind_for_both(query = binder.make(socket_type::router));
+  auto& client = plan.client;
+  auto& engine = plan.engine;
+  query = binder.make(socket_type::router);
   query.set(zmq::sockopt::router_handover, true);
-  client.notification = binder.bind_for_clients(notification = binder.make(socket_type::pub));
+  binder.bind_for_both(query, engine.common.registration);
+  client.common.registration = engine.common.registration;
+  notification = binder.make(socket_type::pub);
+  binder.bind_for_clients(notification, client.notification);
 
-  client.mux = binder.bind_for_clients(mux.front = binder.make(socket_type::router, "mux_in"));
-  engine.mux = binder.bind_for_engines(mux.back = binder.make_engine_router("mux_out"));
-  client.control =
-      binder.bind_for_clients(control.front = binder.make(socket_type::router, "control_in"));
-  engine.control = binder.bind_for_engines(control.back = binder.make_engine_router("control_out"));
-  client.task = binder.bind_for_clients(task.front = binder.make(socket_type::router, "task_in"));
-  engine.task = binder.bind_for_engines(task.back = binder.make_engine_router("task_out"));
-  client.broadcast =
-      binder.bind_for_clients(broadcast.front = binder.make(socket_type::router, "broadcast_in"));
-  engine.broadcast = {
-      binder.bind_for_engines(broadcast.back = binder.make_engine_router("broadcast_out"))};
+  const auto make_channel = [&](Channel& channel, const char* front, int& front_port,
+                                const char* back, int& back_port) {
+    channel.front = binder.make(socket_type::router, front);
+    channel.back = binder.make_engine_router(back);
+    binder.bind_for_clients(channel.front, front_port);
+    binder.bind_for_engines(channel.back, back_port);
+  };
+  make_channel(mux, "mux_in", client.mux, "mux_out", engine.mux);
+  make_channel(control, "control_in", client.control, "control_out", engine.control);
+  make_channel(task, "task_in", client.task, "task_out", engine.task);
+  make_channel(broadcast, "broadcast_in", client.broadcast, "broadcast_out",
+               engine.broadcast.front());
+  for (std::size_t i = 1; i < engine.broadcast.size(); ++i) {  // of a reused file
+    binder.bind_for_engines(broadcast.back, engine.broadcast[i]);
+  }
 
-  client.iopub = binder.bind_for_clients(iopub_front = binder.make(socket_type::pub));
-  engine.iopub = binder.bind_for_engines(iopub_back = binder.make(socket_type::sub));
+  iopub_front = binder.make(socket_type::pub);
+  binder.bind_for_clients(iopub_front, client.iopub);
+  iopub_back = binder.make(socket_type::sub);
   iopub_back.set(zmq::sockopt::subscribe, "");
+  binder.bind_for_engines(iopub_back, engine.iopub);
 
-  engine.hb_ping = binder.bind_for_engines(ping = binder.make(socket_type::xpub));
+  ping = binder.make(socket_type::xpub);
   ping.set(zmq::sockopt::xpub_verbose, true);
-  engine.hb_pong = binder.bind_for_engines(pong = binder.make(socket_type::router));
+  binder.bind_for_engines(ping, engine.hb_ping);
+  pong = binder.make(socket_type::router);
   pong.set(zmq::sockopt::router_handover, true);
-
-  auto& common = engine.common;
-  common.location = options.location;
-  common.key = key;
-  common.pack = common.unpack = options.pack;
-  client.common = common;
-  client.task_scheme = options.scheme;
-  common.interface = options.engine_interface;
-  common.ssh = options.engine_ssh;
-  client.common.interface = options.client_interface;
-  client.common.ssh = options.client_ssh;
+  binder.bind_for_engines(pong, engine.hb_pong);
 }
 
 }  // namespace ddipp::controller

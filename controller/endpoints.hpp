@@ -1,10 +1,9 @@
-// All sockets of the controller, bound, and the connection files' contents that describe them.
+// All sockets of the controller, bound.
 #pragma once
 
 #include <zmq.hpp>
 
-#include "controller/options.hpp"
-#include "protocol/connection_file.hpp"
+#include "controller/connection_plan.hpp"
 
 namespace ddipp::controller {
 
@@ -15,8 +14,9 @@ struct Channel {
 };
 
 struct Endpoints {
-  // Binds everything; throws std::runtime_error with one line that names address and cause.
-  Endpoints(zmq::context_t& context, const Options& options, const std::string& key);
+  // Binds everything and writes the ports that were free into the plan; throws std::runtime_error
+  // with one line that names address and cause.
+  Endpoints(zmq::context_t& context, ConnectionPlan& plan);
 
   zmq::socket_t query;         // router: registration of engines, queries of clients
   zmq::socket_t notification;  // pub
@@ -28,9 +28,6 @@ struct Endpoints {
   zmq::socket_t ping;          // xpub
   zmq::socket_t pong;          // router
   Channel broadcast;           // routers
-
-  protocol::ClientConnection client;
-  protocol::EngineConnection engine;
 };
 
 }  // namespace ddipp::controller

@@ -35,6 +35,7 @@ class HeartMonitor {
 
   // The payload of the next ping; every ping gets another one.
   std::string next_payload() { return std::to_string(++pings_); }
+  unsigned long pings() const { return pings_; }
 
   std::chrono::milliseconds period() const { return options_.period; }
 

@@ -1,6 +1,7 @@
 #include "controller/hub.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 namespace ddipp::controller {
@@ -9,12 +10,24 @@ using protocol::error_content;
 using protocol::Json;
 using protocol::Message;
 
-Hub::Hub(HubOptions options, TimePoint now)
-    : options_(std::move(options)), heart_monitor_(options_.heart, now) {}
+Hub::Hub(HubOptions options, Ledger& ledger, Store& store, TimePoint now)
+    : options_(std::move(options)),
+      heart_monitor_(options_.heart, now),
+      queries_(registry_, ledger, store, options_.make_header) {}
+
+void Hub::restore(const std::vector<Engine>& engines, int next_id) {
+  registry_.reserve_ids(next_id);
+  for (const Engine& engine : engines) {
+    if (!registry_.restore(engine)) continue;
+    heart_monitor_.watch(engine.uuid);
+    log(LogLevel::info, "engine " + std::to_string(engine.id) + " is expected back");
+    actions_.emplace_back(EngineJoined{engine});
+  }
+}
 
 void Hub::reply(const std::string& identity, const Message& request, std::string type,
                 Json content) {
-  actions_.emplace_back(Reply{identity, std::move(type), std::move(content), request.header});
+  actions_.emplace_back(Reply{identity, std::move(type), std::move(content), request.header, {}});
 }
 
 void Hub::on_query(const std::string& identity, const Message& message, TimePoint now) {
@@ -23,8 +36,26 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
   if (type == protocol::RegistrationRequest::type) {
     return registration_request(identity, message, now);
   }
-  if (type == protocol::UnregistrationRequest::type) return unregistration_request(message);
+  if (type == protocol::UnregistrationRequest::type) return unregistration_request(message, now);
   if (type == protocol::ShutdownRequest::type) return shutdown_request(identity, message);
+  if (type == "become_dask_request" || type == "stop_distributed_request") {
+    const Json arguments = message.content.is_object()
+                               ? message.content.value("scheduler_args", Json::object())
+                               : Json::object();
+    actions_.emplace_back(
+        Dask{type == "become_dask_request", identity, arguments, message.header});
+    return;
+  }
+  if (auto answer = queries_.answer(message)) {
+    if (answer->content.value("status", "") != "ok") {
+      log(LogLevel::warning,
+          "request '" + type + "' failed: " + answer->content.value("evalue", ""));
+    }
+    for (auto& task : answer->resubmitted) actions_.emplace_back(Resubmit{std::move(task)});
+    actions_.emplace_back(Reply{identity, std::move(answer->type), std::move(answer->content),
+                                message.header, std::move(answer->buffers)});
+    return;
+  }
   hub_error(identity, message, "NotImplementedError",
             "this controller does not answer '" + type + "'");
 }
@@ -36,7 +67,7 @@ void Hub::on_bad_query(const std::string& identity, protocol::OpenError error) {
   // of waiting for its time-out. Garbage gets no answer.
   if (error == protocol::OpenError::wrong_signature) {
     actions_.emplace_back(
-        Reply{identity, "hub_error", error_content("ValueError", why), Json::object()});
+        Reply{identity, "hub_error", error_content("ValueError", why), Json::object(), {}});
   }
 }
 
@@ -72,42 +103,88 @@ void Hub::on_heart_subscribed(TimePoint now) {
 
 void Hub::on_presence(const std::string& uuid, bool present, bool local, TimePoint now) {
   if (present) {
-    absent_.erase(uuid);
+    // One that said goodbye goes, connected or not.
+    const auto found = leaving_.find(uuid);
+    if (found != leaving_.end() && found->second.may_return) leaving_.erase(found);
+    take_back(uuid);
   } else if (registry_.find(uuid)) {
-    absent_[uuid] = now + (local ? kLocalGrace : kPresenceGrace);
+    leave(uuid, {now + (local ? kLocalGrace : kPresenceGrace),
+                 "its process died or lost its connection", true});
   }
 }
 
-void Hub::on_pong(const std::string& uuid) {
-  heart_monitor_.pong(uuid);
-  const auto engine = registry_.finish(uuid);
-  if (!engine) return;
-  heart_monitor_.watch(uuid);
-  log(LogLevel::info, "engine " + std::to_string(engine->id) + " (" + uuid + ") registered");
-  actions_.emplace_back(Notify{protocol::RegistrationNotification::type,
-                               protocol::RegistrationNotification{engine->id, uuid}});
+// The first reason counts, and the earlier end.
+void Hub::leave(const std::string& uuid, Leaving leaving) {
+  const auto [found, is_new] = leaving_.try_emplace(uuid, leaving);
+  if (!is_new) found->second.gone_at = std::min(found->second.gone_at, leaving.gone_at);
 }
 
-void Hub::unregistration_request(const Message& message) {
+void Hub::on_pong(const std::string& uuid, std::string_view payload) {
+  heart_monitor_.pong(uuid);
+  if (const auto engine = registry_.finish(uuid)) {
+    heart_monitor_.watch(uuid);
+    log(LogLevel::info, "engine " + std::to_string(engine->id) + " (" + uuid + ") registered");
+    return join(*engine);
+  }
+  const auto absentee = absentees_.find(uuid);
+  if (absentee == absentees_.end()) return;
+  unsigned long ping = 0;
+  std::from_chars(payload.data(), payload.data() + payload.size(), ping);
+  if (ping > absentee->second.last_ping) take_back(uuid);
+}
+
+void Hub::take_back(const std::string& uuid) {
+  const auto absentee = absentees_.find(uuid);
+  if (absentee == absentees_.end()) return;
+  const Engine engine{absentee->second.id, uuid};
+  absentees_.erase(absentee);
+  if (!registry_.restore(engine)) return;
+  heart_monitor_.watch(uuid);
+  log(LogLevel::info, "engine " + std::to_string(engine.id) + " (" + uuid + ") is back");
+  join(engine);
+}
+
+void Hub::join(const Engine& engine) {
+  actions_.emplace_back(EngineJoined{engine});
+  actions_.emplace_back(Notify{protocol::RegistrationNotification::type,
+                               protocol::RegistrationNotification{engine.id, engine.uuid}});
+}
+
+void Hub::unregistration_request(const Message& message, TimePoint now) {
   const auto request = protocol::parse_content<protocol::UnregistrationRequest>(message.content);
   if (!request) return log(LogLevel::warning, "bad unregistration_request: " + request.error());
-  remove_engine(request->id, "it asked to leave");
+  const auto engine = registry_.engines().find(request->id);
+  if (engine == registry_.engines().end()) {
+    return remove_engine(request->id, "it asked to leave", false);  // it was still registering
+  }
+  leave(engine->second.uuid, {now + kFarewellGrace, "it asked to leave", false});
 }
 
-void Hub::on_engine_shutdown(const std::string& uuid) {
-  if (const auto engine = registry_.find(uuid)) remove_engine(engine->id, "it was shut down");
+void Hub::on_engine_shutdown(const std::string& uuid, TimePoint now) {
+  if (registry_.find(uuid)) leave(uuid, {now + kFarewellGrace, "it was shut down", false});
 }
 
-void Hub::remove_engine(int id, const std::string& why) {
+void Hub::remove_engine(int id, const std::string& why, bool may_return) {
   const bool registered = registry_.engines().contains(id);
   const auto engine = registry_.remove(id);
   if (!engine) return;
   heart_monitor_.forget(engine->uuid);
-  absent_.erase(engine->uuid);
+  leaving_.erase(engine->uuid);
   log(LogLevel::info, "engine " + std::to_string(id) + " is gone: " + why);
   if (!registered) return;
+  if (may_return) expect_back(*engine);
+  actions_.emplace_back(EngineLost{*engine, why});
   actions_.emplace_back(Notify{protocol::UnregistrationNotification::type,
                                protocol::UnregistrationNotification{engine->id, engine->uuid}});
+}
+
+void Hub::expect_back(const Engine& engine) {
+  if (absentees_.size() >= kAbsentees) {  // the one that has been away longest
+    absentees_.erase(std::min_element(
+        absentees_.begin(), absentees_.end(),
+        [](const auto& a, const auto& b) { return a.second.last_ping < b.second.last_ping; }));
+  }
+  absentees_[engine.uuid] = {engine.id, heart_monitor_.pings()};
 }
 
 void Hub::shutdown_request(const std::string& identity, const Message& message) {
@@ -120,9 +197,9 @@ void Hub::on_stop_signal(const std::string& reason) { stop(reason); }
 void Hub::stop(const std::string& reason) {
   if (std::exchange(stopping_, true)) return;
   log(LogLevel::info, "stopping: " + reason);
+  actions_.emplace_back(Stop{reason});
   actions_.emplace_back(
       Notify{protocol::ShutdownNotification::type, protocol::ShutdownNotification{}});
-  actions_.emplace_back(Stop{});
 }
 
 void Hub::hub_error(const std::string& identity, const Message& message, const std::string& name,
@@ -136,11 +213,14 @@ void Hub::tick(TimePoint now) {
     log(LogLevel::warning,
         "engine " + std::to_string(engine.id) + " never answered a ping: registration dropped");
   }
-  for (auto absent = absent_.begin(); absent != absent_.end();) {
-    const auto [uuid, dead_at] = *absent++;  // remove_engine erases the entry
-    const auto engine = registry_.find(uuid);
-    if (dead_at <= now && engine)
-      remove_engine(engine->id, "its process died or lost its connection");
+  for (auto entry = leaving_.begin(); entry != leaving_.end();) {
+    const auto [uuid, leaving] = *entry++;  // remove_engine erases the entry
+    if (leaving.gone_at > now) continue;
+    if (const auto engine = registry_.find(uuid)) {
+      remove_engine(engine->id, leaving.why, leaving.may_return);
+    } else {
+      leaving_.erase(uuid);
+    }
   }
   const bool early_ping = early_ping_ && *early_ping_ <= now;
   if (early_ping) early_ping_.reset();
@@ -151,7 +231,8 @@ void Hub::tick(TimePoint now) {
   for (const auto& uuid : heart_monitor_.beat(now)) {
     if (const auto engine = registry_.find(uuid)) {
       remove_engine(engine->id, "it answered none of the last " +
-                                    std::to_string(options_.heart.max_misses + 1) + " pings");
+                                    std::to_string(options_.heart.max_misses + 1) + " pings",
+                    true);
     }
   }
   actions_.emplace_back(Ping{heart_monitor_.next_payload()});
@@ -162,7 +243,7 @@ TimePoint Hub::next_deadline() const {
   auto earliest = heart_monitor_.next_deadline();
   if (stalled) earliest = std::min(earliest, *stalled);
   if (early_ping_) earliest = std::min(earliest, *early_ping_);
-  for (const auto& [uuid, dead_at] : absent_) earliest = std::min(earliest, dead_at);
+  for (const auto& [uuid, leaving] : leaving_) earliest = std::min(earliest, leaving.gone_at);
   return earliest;
 }
 

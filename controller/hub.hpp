@@ -6,7 +6,8 @@
 //   2. the engine's heart subscribes to pings and is pinged at once;
 //   3. its first pong registers it and every client is told;
 //   4. unregistration_request, shutdown_reply, a closed connection or too many missed pings remove
-//      it, and every client is told again.
+//      it, and every client is told again;
+//   5. one that was only cut off and is heard again comes back under its old id.
 #pragma once
 
 #include <optional>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "controller/heart_monitor.hpp"
+#include "controller/hub_queries.hpp"
 #include "controller/registry.hpp"
 #include "protocol/content.hpp"
 #include "protocol/session.hpp"
@@ -27,6 +29,7 @@ struct Reply {  // on the query socket
   std::string type;
   protocol::Json content;
   protocol::Json parent_header;
+  std::vector<protocol::Blob> buffers;
 };
 
 struct Notify {  // to every client
@@ -38,7 +41,32 @@ struct Ping {
   std::string payload;
 };
 
-struct Stop {};
+// Every outstanding request is to be answered with `why` before the end.
+struct Stop {
+  std::string why;
+};
+
+// These come before the notification of the clients.
+struct EngineJoined {
+  Engine engine;
+};
+
+struct EngineLost {
+  Engine engine;
+  std::string why;
+};
+
+struct Resubmit {
+  RecordPtr task;
+};
+
+// A dask scheduler is to be started, or stopped, and the client answered then.
+struct Dask {
+  bool start = false;
+  std::string identity;
+  protocol::Json arguments;  // of the scheduler, by name
+  protocol::Json parent_header;
+};
 
 enum class LogLevel { debug, info, warning, error };
 
@@ -47,17 +75,24 @@ struct Log {
   std::string text;
 };
 
-using Action = std::variant<Reply, Notify, Ping, Stop, Log>;
+using Action =
+    std::variant<Reply, Notify, Ping, Stop, EngineJoined, EngineLost, Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;
   std::chrono::milliseconds registration_timeout{30'000};
   protocol::Json engine_endpoints;  // connection_info of a registration_reply
+  // A fresh id and date for a message of that type.
+  std::function<protocol::Header(const std::string&)> make_header;
 };
 
 class Hub {
  public:
-  Hub(HubOptions options, TimePoint now);
+  Hub(HubOptions options, Ledger& ledger, Store& store, TimePoint now);
+
+  // Engines of an earlier controller that are expected to go on under their ids; clients are not
+  // told. Those that don't answer pings are removed in the usual way.
+  void restore(const std::vector<Engine>& engines, int next_id);
 
   void on_query(const std::string& identity, const protocol::Message& message, TimePoint now);
   void on_bad_query(const std::string& identity, protocol::OpenError error);
@@ -67,8 +102,8 @@ class Hub {
   // is gone: the process died, or the network failed and the engine may come back within a grace
   // time. On the same machine only what is still on its way is waited for.
   void on_presence(const std::string& uuid, bool present, bool local, TimePoint now);
-  void on_pong(const std::string& uuid);
-  void on_engine_shutdown(const std::string& uuid);
+  void on_pong(const std::string& uuid, std::string_view payload);
+  void on_engine_shutdown(const std::string& uuid, TimePoint now);
   void on_stop_signal(const std::string& reason);
 
   void tick(TimePoint now);
@@ -87,12 +122,16 @@ class Hub {
   void connection_request(const std::string& identity, const protocol::Message& message);
   void registration_request(const std::string& identity, const protocol::Message& message,
                             TimePoint now);
-  void unregistration_request(const protocol::Message& message);
+  void unregistration_request(const protocol::Message& message, TimePoint now);
   void shutdown_request(const std::string& identity, const protocol::Message& message);
   void hub_error(const std::string& identity, const protocol::Message& message,
                  const std::string& name, const std::string& why);
 
-  void remove_engine(int id, const std::string& why);
+  // `may_return`: it may be alive behind a broken network.
+  void remove_engine(int id, const std::string& why, bool may_return);
+  void expect_back(const Engine& engine);
+  void take_back(const std::string& uuid);
+  void join(const Engine& engine);
   void stop(const std::string& reason);
 
   HubOptions options_;
@@ -100,9 +139,25 @@ class Hub {
   HeartMonitor heart_monitor_;
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
   static constexpr std::chrono::milliseconds kLocalGrace{10};
+  static constexpr std::chrono::milliseconds kFarewellGrace{50};
 
+  // An engine that was cut off: it is back when it answers a later ping or subscribes again.
+  struct Absentee {
+    int id = 0;
+    unsigned long last_ping = 0;
+  };
+  static constexpr std::size_t kAbsentees = 4096;
+
+  HubQueries queries_;
+  std::map<std::string, Absentee> absentees_;  // by uuid
   std::optional<TimePoint> early_ping_;
-  std::map<std::string, TimePoint> absent_;  // uuid -> when it counts as dead
+  struct Leaving {
+    TimePoint gone_at;  // what it still had to say has arrived by then
+    std::string why;
+    bool may_return = false;
+  };
+  void leave(const std::string& uuid, Leaving leaving);
+  std::map<std::string, Leaving> leaving_;  // by uuid
   std::vector<Action> actions_;
   bool stopping_ = false;
 };

@@ -3,6 +3,7 @@
 #include <exception>
 #include <sys/signalfd.h>
 
+#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -11,6 +12,8 @@
 #include "protocol/net/unique_fd.hpp"
 
 namespace {
+
+constexpr const char* kPattern = "%Y-%m-%d %H:%M:%S.%e [%n] %l: %v";
 
 // Blocked before ZeroMQ starts its threads, so that only the reactor sees them.
 ddipp::net::UniqueFd take_stop_signals() {
@@ -29,9 +32,15 @@ int main(int argc, char** argv) {
   if (parsed.exit_code) return *parsed.exit_code;
 
   spdlog::logger log("dipcontroller", std::make_shared<spdlog::sinks::stderr_sink_st>());
-  log.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
+  log.set_pattern(kPattern);
   log.set_level(spdlog::level::from_str(parsed.options.log_level));
   try {
+    if (const auto& file = parsed.options.log_file; !file.empty()) {
+      log.info("the log goes to {}", file.string());
+      log.sinks() = {std::make_shared<spdlog::sinks::basic_file_sink_st>(file.string())};
+      log.set_pattern(kPattern);
+      log.flush_on(spdlog::level::info);
+    }
     const auto signal_fd = take_stop_signals();
     ddipp::controller::Controller(parsed.options, log).run(signal_fd.get());
   } catch (const std::exception& error) {

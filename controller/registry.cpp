@@ -32,6 +32,16 @@ std::optional<Engine> Registry::finish(const std::string& uuid) {
   return engine;
 }
 
+bool Registry::restore(const Engine& engine) {
+  if (!id_is_free(engine.id) || id_of_.contains(engine.uuid) || pending_.contains(engine.uuid)) {
+    return false;
+  }
+  engines_[engine.id] = engine;
+  id_of_[engine.uuid] = engine.id;
+  reserve_ids(engine.id + 1);
+  return true;
+}
+
 std::optional<Engine> Registry::remove(int id) {
   if (const auto found = engines_.find(id); found != engines_.end()) {
     Engine engine = found->second;

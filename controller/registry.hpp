@@ -2,6 +2,7 @@
 // heartbeat. Pure: time comes in as an argument.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <optional>
@@ -29,6 +30,12 @@ class Registry {
 
   // The engine's heart beats: it is registered now. Nothing for an unknown uuid.
   std::optional<Engine> finish(const std::string& uuid);
+
+  // Registers at once under a known id; false when the id or the uuid is taken.
+  bool restore(const Engine& engine);
+  // No id below this one is given out from now on.
+  void reserve_ids(int next_id) { next_id_ = std::max(next_id_, next_id); }
+  int next_id() const { return next_id_; }
 
   // Removes an engine or a pending registration; nothing for an unknown id.
   std::optional<Engine> remove(int id);

@@ -1,5 +1,5 @@
-// How the direct and control channels rewrite the routing prefix of a message, and what a client is
-// told when its engine is not there. Pure.
+// How the channels rewrite the routing prefix of a message, and what a client is told when its
+// engine dies. Pure.
 #pragma once
 
 #include <optional>
@@ -22,20 +22,9 @@ bool swap_identities(Frames& frames) {
   return true;
 }
 
-// The frames of an error reply to a request that can't be delivered; everything but the signature,
-// which the caller makes. `frames` is [engine, client, delimiter, ...]. Nothing for a message that
-// is not a request.
-struct UndeliverableReply {
-  std::string client;
-  std::string header_type;  // "apply_reply"
-  protocol::Json parent_header;
-  protocol::Json metadata;
-  protocol::Json content;
-};
-
-std::optional<UndeliverableReply> undeliverable_reply(std::span<const std::string_view> frames,
-                                                      protocol::Packing packing,
-                                                      const std::string& why);
+// "Engine 3 died while running task '<msg_id>': <why>", ipyparallel's sentence with the reason.
+std::string death_text(const std::string& engine, const std::string& msg_id,
+                       const std::string& why);
 
 // True when the header of an iopub message may be a shutdown_reply; a cheap test before parsing.
 bool looks_like_shutdown_reply(std::string_view header);

@@ -4,13 +4,15 @@
 #include <set>
 
 #include "controller/routing.hpp"
-#include "protocol/content.hpp"
+#include "controller/wire_records.hpp"
 
 namespace ddipp::controller {
 
 using protocol::Json;
 
 namespace {
+
+constexpr const char* kName = "the task channel";
 
 Result<TaskRequest> read_request(const std::string& id, const Json& metadata) {
   TaskRequest request;
@@ -39,23 +41,39 @@ Result<TaskRequest> read_request(const std::string& id, const Json& metadata) {
 
 }  // namespace
 
-void TaskChannel::on_submission(net::Multipart& message, net::Clock::time_point now) {
+// [client, delimiter, ...]
+void TaskChannel::on_request(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = session_.verify(frames);
+  const auto envelope = services_.session.verify(frames);
   if (!envelope || envelope->delimiter != 1) {
-    return log_.warn("ignored a task: {}",
-                     envelope ? "it has no sender" : protocol::describe(envelope.error()));
+    const auto why = envelope ? "it has no sender" : describe(envelope.error());
+    return services_.complaints.add(kName, why, now);
   }
-  const auto header = protocol::unpack(envelope->header, session_.packing());
-  const auto metadata = protocol::unpack(envelope->metadata, session_.packing());
-  const auto parsed = header ? protocol::parse_header(*header) : Failure{header.error()};
-  if (!parsed || !metadata) return log_.warn("ignored a task: its header can't be read");
+  const auto record = make_record(*envelope, message, services_.session.packing(),
+                                  std::string(frames[0]), "", Queue::task);
+  if (!record) return services_.complaints.add(kName, "its header can't be read", now);
+  submit(record, std::move(message), now);
+}
 
-  const std::string id = parsed->msg_id;
-  auto request = read_request(id, *metadata);
-  stored_[id] = Stored{std::move(message), protocol::reply_type(parsed->msg_type), *header};
+void TaskChannel::resubmit(const RecordPtr& record, net::Clock::time_point now) {
+  record->engine.clear();
+  record->queue = Queue::task;
+  // A router drops what is addressed to nobody.
+  const std::string client = record->client.empty() ? "resubmitted" : record->client;
+  submit(record, request_frames(*record, {client}, services_.session), now);
+}
+
+void TaskChannel::submit(const RecordPtr& record, net::Multipart frames,
+                         net::Clock::time_point now) {
+  if (ledger_.pending(record->msg_id)) {
+    return services_.complaints.add(kName, "a task with its msg_id is on its way", now);
+  }
+  stored_[record->msg_id] = std::move(frames);
+  ledger_.submit(record);
+  const auto metadata = protocol::unpack(record->request.metadata, record->packing);
+  auto request = metadata ? read_request(record->msg_id, *metadata) : Failure{metadata.error()};
   if (!request) {
-    perform(Fail{id, "InvalidDependency", request.error()});
+    perform(Fail{record->msg_id, "InvalidDependency", request.error()});
   } else {
     scheduler_.submit(std::move(*request), now);
   }
@@ -63,23 +81,28 @@ void TaskChannel::on_submission(net::Multipart& message, net::Clock::time_point 
 }
 
 // [engine, client, delimiter, ...]
-void TaskChannel::on_result(net::Multipart& message) {
+void TaskChannel::on_reply(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = session_.verify(frames);
+  const auto envelope = services_.session.verify(frames);
   if (!envelope || envelope->delimiter < 2) {
-    return log_.warn("ignored the result of a task: {}",
-                     envelope ? "it has no receiver" : protocol::describe(envelope.error()));
+    const auto why = envelope ? "it names no receiver" : describe(envelope.error());
+    return services_.complaints.add("task results", why, now);
   }
-  const auto parent = protocol::unpack(envelope->parent_header, session_.packing());
-  const auto metadata = protocol::unpack(envelope->metadata, session_.packing());
-  if (!parent || !metadata || !parent->is_object() || !metadata->is_object()) return;
-  const std::string id = parent->value("msg_id", "");
-  const TaskScheduler::TaskResult result{metadata->value("status", "") == "ok",
-                                         metadata->value("dependencies_met", true)};
+  const auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
+  if (!metadata || !metadata->is_object()) return;
+  const std::string id = parent_id(*envelope, services_.session.packing());
+  TaskScheduler::TaskResult result;
+  const auto status = metadata->find("status");
+  result.success = status != metadata->end() && *status == "ok";
+  const auto met = metadata->find("dependencies_met");
+  result.dependencies_met = met == metadata->end() || !met->is_boolean() || met->get<bool>();
   if (scheduler_.on_result(std::string(frames[0]), id, result)) {
     stored_.erase(id);
+    ledger_.finish(id, parts_of(*envelope, message), std::chrono::system_clock::now());
     swap_identities(message);
     net::send(channel_.front, message);
+  } else if (const auto record = ledger_.find(id); record && record->engine == frames[0]) {
+    ledger_.assign(id, "");  // to be tried again
   }
   run_actions();
 }
@@ -89,9 +112,9 @@ void TaskChannel::add_engine(const std::string& uuid) {
   run_actions();
 }
 
-void TaskChannel::remove_engine(const std::string& uuid) {
-  held_.release(uuid);  // the scheduler knows what was on its way
-  scheduler_.remove_engine(uuid);
+void TaskChannel::remove_engine(const Engine& engine, const std::string& why) {
+  outlet_.forget(engine.uuid);  // the scheduler knows what was on its way
+  scheduler_.remove_engine(engine.uuid, std::to_string(engine.id), why);
   run_actions();
 }
 
@@ -99,18 +122,17 @@ void TaskChannel::tick(net::Clock::time_point now) {
   scheduler_.tick(now);
   run_actions();
   std::set<std::string> unreachable;
-  held_.retry(
-      now, [this](net::Multipart& message) { return net::send(channel_.back, message); },
-      [&](const std::string& engine, net::Multipart&) { unreachable.insert(engine); });
-  for (const auto& engine : unreachable) {
-    log_.warn("tasks can't be sent to engine {}", engine);
-    remove_engine(engine);
+  outlet_.retry(now, [&](const std::string& uuid, net::Multipart&) { unreachable.insert(uuid); });
+  for (const auto& uuid : unreachable) {
+    const auto engine = services_.registry.find(uuid);
+    services_.log.warn("tasks can't be sent to engine {}", uuid);
+    remove_engine(engine ? *engine : Engine{-1, uuid}, "it can't be reached");
   }
 }
 
 std::optional<net::Clock::time_point> TaskChannel::next_deadline() const {
   const auto timeout = scheduler_.next_deadline();
-  const auto retry = held_.next_deadline();
+  const auto retry = outlet_.next_deadline();
   return timeout && retry ? std::min(*timeout, *retry) : timeout ? timeout : retry;
 }
 
@@ -126,27 +148,26 @@ void TaskChannel::run_actions() {
 void TaskChannel::perform(const Assign& action) {
   const auto found = stored_.find(action.task);
   if (found == stored_.end()) return;
+  ledger_.assign(action.task, action.engine);
   net::Multipart copy;
+  copy.reserve(found->second.size() + 1);
   copy.push_back(net::make_frame(action.engine));
-  for (auto& frame : found->second.frames) {
+  for (auto& frame : found->second) {
     copy.emplace_back().copy(frame);  // shares the memory
   }
-  if (held_.holds_for(action.engine) || net::send(channel_.back, copy) != net::SendStatus::sent) {
-    held_.hold(action.engine, std::move(copy), net::Clock::now());
-  }
+  outlet_.send(action.engine, std::move(copy), net::Clock::now());
 }
 
 void TaskChannel::perform(const Fail& action) {
-  const auto found = stored_.find(action.task);
-  if (found == stored_.end()) return;
-  protocol::Message reply;
-  reply.identities = {std::string(net::view(found->second.frames.front()))};
-  reply.header = session_.make_header(found->second.reply_type, std::chrono::system_clock::now());
-  reply.parent_header = found->second.header;
-  reply.content = protocol::error_content(action.error, action.why);
-  net::Multipart frames = net::make_multipart(session_.seal(reply));
-  net::send(channel_.front, frames);
-  stored_.erase(found);
+  if (const auto record = ledger_.find(action.task)) fail(*record, action.error, action.why);
+}
+
+void TaskChannel::fail(const Record& record, const std::string& name, const std::string& why) {
+  const auto now = std::chrono::system_clock::now();
+  auto reply = error_reply(record, name, why, services_.session, now);
+  stored_.erase(record.msg_id);
+  ledger_.finish(record.msg_id, std::move(reply.parts), now);
+  net::send(channel_.front, reply.frames);
 }
 
 }  // namespace ddipp::controller

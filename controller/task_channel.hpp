@@ -1,54 +1,52 @@
-// The sockets' side of the task scheduler: reads what it has to know from requests and results,
-// keeps the frames of unfinished tasks, and relays.
+// The sockets' side of the task scheduler: reads what it has to know from requests and results, and
+// relays. The frames of unfinished tasks are kept so that a task can be sent again.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <unordered_map>
 
-#include <spdlog/logger.h>
-
+#include "controller/channel_services.hpp"
 #include "controller/endpoints.hpp"
-#include "controller/held_messages.hpp"
+#include "controller/engine_outlet.hpp"
 #include "controller/task_scheduler.hpp"
 #include "protocol/net/multipart.hpp"
-#include "protocol/net/reactor.hpp"
-#include "protocol/session.hpp"
 
 namespace ddipp::controller {
 
 class TaskChannel {
  public:
-  TaskChannel(Channel& channel, protocol::Session& session, spdlog::logger& log,
+  TaskChannel(Channel& channel, const ChannelServices& services, Ledger& ledger,
               TaskSchedulerOptions options)
-      : channel_(channel), session_(session), log_(log), scheduler_(std::move(options)) {}
+      : channel_(channel),
+        services_(services),
+        ledger_(ledger),
+        scheduler_(std::move(options)),
+        outlet_(channel.back) {}
 
-  void on_submission(net::Multipart& message, net::Clock::time_point now);
-  void on_result(net::Multipart& message);
+  void on_request(net::Multipart& message, net::Clock::time_point now);
+  void on_reply(net::Multipart& message, net::Clock::time_point now);
+  // A task that comes from the store.
+  void resubmit(const RecordPtr& record, net::Clock::time_point now);
+
   void add_engine(const std::string& uuid);
-  void remove_engine(const std::string& uuid);
+  void remove_engine(const Engine& engine, const std::string& why);
+  void fail(const Record& record, const std::string& name, const std::string& why);
 
   void tick(net::Clock::time_point now);
   std::optional<net::Clock::time_point> next_deadline() const;
 
  private:
-  // The request as it came, [client, delimiter, ...]; frames are shared with what was sent.
-  struct Stored {
-    net::Multipart frames;
-    std::string reply_type;
-    protocol::Json header;
-  };
-
+  void submit(const RecordPtr& record, net::Multipart frames, net::Clock::time_point now);
   void perform(const Assign& action);
   void perform(const Fail& action);
   void run_actions();
 
   Channel& channel_;
-  protocol::Session& session_;
-  spdlog::logger& log_;
+  ChannelServices services_;
+  Ledger& ledger_;
   TaskScheduler scheduler_;
-  std::unordered_map<std::string, Stored> stored_;
-  HeldMessages held_;  // for engines whose connection is not up yet
+  EngineOutlet outlet_;
+  std::unordered_map<std::string, net::Multipart> stored_;  // [client, delimiter, ...] by msg_id
 };
 
 }  // namespace ddipp::controller

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "controller/routing.hpp"
+
 namespace ddipp::controller {
 
 // --- engines ----------------------------------------------------------------------------------
@@ -14,7 +16,8 @@ void TaskScheduler::add_engine(const std::string& uuid) {
   schedule();
 }
 
-void TaskScheduler::remove_engine(const std::string& uuid) {
+void TaskScheduler::remove_engine(const std::string& uuid, const std::string& name,
+                                  const std::string& why) {
   const auto found = engines_.find(uuid);
   if (found == engines_.end()) return;
   const EngineState gone = std::move(found->second);
@@ -27,7 +30,7 @@ void TaskScheduler::remove_engine(const std::string& uuid) {
       --task.request.retries;
       update(id);
     } else {
-      fail(id, "EngineError", "Engine " + uuid + " died while running task " + id);
+      fail(id, "EngineError", death_text(name, id, why));
     }
   }
   for (const auto& [order, id] : gone.ready) {

@@ -65,7 +65,8 @@ class TaskScheduler {
   explicit TaskScheduler(TaskSchedulerOptions options) : options_(std::move(options)) {}
 
   void add_engine(const std::string& uuid);
-  void remove_engine(const std::string& uuid);  // its tasks are retried or fail
+  // Its tasks are retried or fail; `id` and `why` are for the text of the failure.
+  void remove_engine(const std::string& uuid, const std::string& id, const std::string& why);
 
   void submit(TaskRequest request, TimePoint now);
 

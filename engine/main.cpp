@@ -66,7 +66,7 @@ Result<Connection> find_connection(const Options& options) {
     return Connection{std::move(info), "$IPP_CONNECTION_INFO"};
   }
   wait_for_file(options.connection_file, options.wait_for_file_s);
-  auto info = ddipp::protocol::read_connection_file(options.connection_file);
+  auto info = ddipp::protocol::read_json_file(options.connection_file);
   if (!info) return Failure{info.error() + "; is a controller running with this profile?"};
   return Connection{std::move(*info), options.connection_file.string()};
 }

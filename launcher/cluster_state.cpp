@@ -38,14 +38,14 @@ Result<std::monostate> write_state(const fs::path& path, const ClusterState& sta
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   if (error) return Failure{"can't create " + path.parent_path().string() + ": " + error.message()};
-  return protocol::write_connection_file(path, Json{{"cluster_id", state.cluster_id},
+  return protocol::write_json_file(path, Json{{"cluster_id", state.cluster_id},
                                                     {"launcher", state.launcher},
                                                     {"started", state.started}});
 }
 
 std::optional<ClusterState> read_living(const fs::path& path) {
   if (!fs::exists(path)) return std::nullopt;
-  const auto json = protocol::read_connection_file(path);
+  const auto json = protocol::read_json_file(path);
   ClusterState state;
   if (json && json->is_object()) {
     state.cluster_id = json->value("cluster_id", "");

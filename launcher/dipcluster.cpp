@@ -131,7 +131,7 @@ class Cluster {
   }
 
   std::string wait_for_engines(const fs::path& client_file) {
-    const auto json = ddipp::protocol::read_connection_file(client_file);
+    const auto json = ddipp::protocol::read_json_file(client_file);
     if (!json) return json.error();
     const auto connection = ddipp::protocol::parse_client_connection(*json);
     if (!connection) return connection.error();

@@ -166,24 +166,24 @@ Result<EngineConnection> parse_engine_connection(const Json& json) {
   return connection;
 }
 
-Result<Json> read_connection_file(const std::filesystem::path& path) {
+Result<Json> read_json_file(const std::filesystem::path& path) {
   std::ifstream file(path);
-  if (!file) return Failure{error_text(path, "read the connection file")};
+  if (!file) return Failure{error_text(path, "read the file")};
   std::ostringstream text;
   text << file.rdbuf();
   auto json = unpack(text.str(), Packing::json);
-  if (!json) return Failure{"the connection file " + path.string() + " is not valid JSON"};
+  if (!json) return Failure{"the file " + path.string() + " is not valid JSON"};
   return std::move(*json);
 }
 
-Result<std::monostate> write_connection_file(const std::filesystem::path& path, const Json& json) {
+Result<std::monostate> write_json_file(const std::filesystem::path& path, const Json& json) {
   std::string temporary = path.string() + ".XXXXXX";
   const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);  // creates with mode 0600
-  if (fd < 0) return Failure{error_text(path, "write the connection file")};
+  if (fd < 0) return Failure{error_text(path, "write the file")};
   const bool written = write_all(fd, json.dump(2) + "\n") && ::fsync(fd) == 0;
   const bool closed = ::close(fd) == 0;
   if (!written || !closed || ::rename(temporary.c_str(), path.c_str()) != 0) {
-    auto failure = Failure{error_text(path, "write the connection file")};
+    auto failure = Failure{error_text(path, "write the file")};
     ::unlink(temporary.c_str());
     return failure;
   }

@@ -56,10 +56,10 @@ Result<ClientConnection> parse_client_connection(const Json& json);
 Result<EngineConnection> parse_engine_connection(const Json& json);
 
 // Fails with one line that names the file and what is wrong with it.
-Result<Json> read_connection_file(const std::filesystem::path& path);
+Result<Json> read_json_file(const std::filesystem::path& path);
 
 // Writes a temporary file of mode 0600 in the same folder and renames it, so that a reader sees the
 // old file or the new one and nobody else sees the key. Fails with one line naming path and cause.
-Result<std::monostate> write_connection_file(const std::filesystem::path& path, const Json& json);
+Result<std::monostate> write_json_file(const std::filesystem::path& path, const Json& json);
 
 }  // namespace ddipp::protocol

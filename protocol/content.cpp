@@ -115,12 +115,12 @@ void from_json(const Json& json, LoadRequest& content) {
 }
 
 void to_json(Json& json, const ResultRequest& content) {
-  json = Json{{"msg_ids", content.msg_ids}, {"statusonly", content.statusonly}};
+  json = Json{{"msg_ids", content.msg_ids}, {"status_only", content.status_only}};
 }
 void from_json(const Json& json, ResultRequest& content) {
   require_object(json);
   msg_ids_entry(json, content.msg_ids);
-  optional_entry(json, "statusonly", content.statusonly);
+  optional_entry(json, "status_only", content.status_only);
 }
 
 void to_json(Json& json, const HistoryReply& content) {

@@ -82,7 +82,7 @@ struct LoadRequest {
 struct ResultRequest {
   static constexpr const char* type = "result_request";
   std::vector<std::string> msg_ids;
-  bool statusonly = false;
+  bool status_only = false;
 };
 
 struct HistoryRequest {

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <ctime>
 
 namespace ddipp::protocol {
 
@@ -38,26 +36,6 @@ Result<Envelope, OpenError> locate(std::span<const std::string_view> frames) {
                   frames[index + 4],
                   frames[index + 5],
                   index + 6};
-}
-
-std::string iso8601(Timestamp time) {
-  using std::chrono::microseconds;
-  const auto since_epoch =
-      std::chrono::duration_cast<microseconds>(time.time_since_epoch()).count();
-  std::int64_t seconds = since_epoch / 1'000'000;
-  std::int64_t micros = since_epoch % 1'000'000;
-  if (micros < 0) {
-    micros += 1'000'000;
-    --seconds;
-  }
-  const auto clock = static_cast<std::time_t>(seconds);
-  std::tm utc{};
-  gmtime_r(&clock, &utc);
-  std::array<char, 64> text{};
-  const int length = std::snprintf(text.data(), text.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ",
-                                   utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour,
-                                   utc.tm_min, utc.tm_sec, static_cast<int>(micros));
-  return {text.data(), static_cast<std::size_t>(length)};
 }
 
 std::string make_uuid(std::span<const std::uint8_t, 16> random) {

@@ -4,7 +4,6 @@
 // the signature, HMAC over the raw bytes, replay guard, and only then JSON or msgpack.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "protocol/hmac.hpp"
+#include "protocol/iso8601.hpp"
 #include "protocol/message.hpp"
 #include "protocol/replay_guard.hpp"
 #include "protocol/result.hpp"
@@ -49,11 +49,6 @@ struct Envelope {
 
 // Finds the parts without checking the signature.
 Result<Envelope, OpenError> locate(std::span<const std::string_view> frames);
-
-using Timestamp = std::chrono::system_clock::time_point;
-
-// 2026-01-31T12:34:56.789012Z
-std::string iso8601(Timestamp time);
 
 // Random version 4 UUID from 16 random bytes.
 std::string make_uuid(std::span<const std::uint8_t, 16> random);

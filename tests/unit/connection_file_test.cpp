@@ -40,12 +40,12 @@ EngineConnection example() {
 TEST_CASE("connection information comes back as it was written, readable by its owner only") {
   const TemporaryFolder folder;
   const fs::path file = folder.path / "engine.json";
-  REQUIRE(write_connection_file(file, to_json(example())));
+  REQUIRE(write_json_file(file, to_json(example())));
   struct stat status {};
   REQUIRE(::stat(file.c_str(), &status) == 0);
   CHECK((status.st_mode & 0777) == 0600);
 
-  const auto json = read_connection_file(file);
+  const auto json = read_json_file(file);
   REQUIRE(json);
   const auto engine = parse_engine_connection(*json);
   REQUIRE(engine);
@@ -59,18 +59,18 @@ TEST_CASE("writing replaces a file and leaves nothing beside it") {
   const TemporaryFolder folder;
   const fs::path file = folder.path / "engine.json";
   std::ofstream(file) << "old";
-  REQUIRE(write_connection_file(file, Json{{"new", true}}));
-  CHECK((*read_connection_file(file))["new"] == true);
+  REQUIRE(write_json_file(file, Json{{"new", true}}));
+  CHECK((*read_json_file(file))["new"] == true);
   CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator{}) == 1);
 }
 
 TEST_CASE("a file that can't be written or read is named with the cause") {
-  const auto written = write_connection_file("/nonexistent/engine.json", Json::object());
+  const auto written = write_json_file("/nonexistent/engine.json", Json::object());
   REQUIRE_FALSE(written);
   CHECK(written.error() ==
-        "can't write the connection file /nonexistent/engine.json: No such file or directory");
-  CHECK(read_connection_file("/nonexistent/engine.json").error() ==
-        "can't read the connection file /nonexistent/engine.json: No such file or directory");
+        "can't write the file /nonexistent/engine.json: No such file or directory");
+  CHECK(read_json_file("/nonexistent/engine.json").error() ==
+        "can't read the file /nonexistent/engine.json: No such file or directory");
 }
 
 TEST_CASE("the first missing or ill-typed entry is named") {

@@ -31,7 +31,7 @@ TEST_CASE("content is written as it was read") {
   round_trip<ConnectionReply>(R"({"status": "ok", "engines": {"0": "u", "1": "v"}})");
   round_trip<QueueRequest>(R"({"targets": [0, 1], "verbose": true})");
   round_trip<LoadRequest>(R"({"targets": null})");
-  round_trip<ResultRequest>(R"({"msg_ids": ["a"], "statusonly": true})");
+  round_trip<ResultRequest>(R"({"msg_ids": ["a"], "status_only": true})");
   round_trip<HistoryRequest>("{}");
   round_trip<HistoryReply>(R"({"status": "ok", "history": ["a"]})");
   round_trip<DbRequest>(R"({"query": {"msg_id": "a"}, "keys": ["started"]})");

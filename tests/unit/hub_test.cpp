@@ -1,4 +1,5 @@
 #include "controller/hub.hpp"
+#include "controller/memory_store.hpp"
 
 #include <doctest/doctest.h>
 
@@ -11,7 +12,16 @@ namespace {
 const TimePoint kStart{};
 
 struct World {
-  Hub hub{HubOptions{{1000ms, 2}, 5000ms, Json{{"mux", 7}}}, kStart};
+  MemoryStore store{MemoryStoreOptions{}};
+  Ledger ledger{store};
+  int made_ids = 0;
+  Hub hub{HubOptions{{1000ms, 2},
+                     5000ms,
+                     Json{{"mux", 7}},
+                     [this](const std::string& type) {
+                       return Header{"fresh" + std::to_string(++made_ids), type, "hub", "", "", ""};
+                     }},
+          ledger, store, kStart};
 
   Message message(const std::string& type, Json content = Json::object()) {
     Message result;
@@ -23,7 +33,7 @@ struct World {
 
   void register_engine(const std::string& uuid) {
     hub.on_query(uuid, message("registration_request", {{"uuid", uuid}}), kStart);
-    hub.on_pong(uuid);
+    hub.on_pong(uuid, "1");
   }
 
   template <class T>
@@ -53,12 +63,12 @@ TEST_CASE("an engine gets an id and the ports, and clients hear of it after its 
   CHECK(content->connection_info == Json{{"mux", 7}});
   CHECK(world.hub.registry().engines().empty());
 
-  world.hub.on_pong("u");
+  world.hub.on_pong("u", "1");
   const auto notifications = world.take<Notify>();
   REQUIRE(notifications.size() == 1);
   CHECK(notifications[0].type == "registration_notification");
   CHECK(notifications[0].content == Json{{"id", 0}, {"uuid", "u"}});
-  world.hub.on_pong("u");
+  world.hub.on_pong("u", "1");
   CHECK(world.take<Notify>().empty());
 }
 
@@ -80,8 +90,10 @@ TEST_CASE("leaving, shutdown and silence all end in one notification") {
 
   world.hub.on_query("a", world.message("unregistration_request", {{"id", 0}}), kStart);
   world.hub.on_query("a", world.message("unregistration_request", {{"id", 0}}), kStart);
-  world.hub.on_engine_shutdown("b");
-  world.hub.on_engine_shutdown("b");
+  world.hub.on_engine_shutdown("b", kStart);
+  world.hub.on_engine_shutdown("b", kStart);
+  CHECK(world.take<Notify>().empty());  // what they still had to say may be on its way
+  world.hub.tick(kStart + 50ms);
   const auto left = world.take<Notify>();
   REQUIRE(left.size() == 2);
   CHECK(left[0].type == "unregistration_notification");
@@ -134,7 +146,7 @@ TEST_CASE("a registration whose heart never beats is dropped") {
   world.hub.on_query("u", world.message("registration_request", {{"uuid", "u"}}), kStart);
   world.hub.tick(kStart + 5000ms);
   world.take<Notify>();
-  world.hub.on_pong("u");
+  world.hub.on_pong("u", "1");
   CHECK(world.take<Notify>().empty());
 }
 
@@ -176,4 +188,74 @@ TEST_CASE("a stop tells every client once") {
   }
   CHECK(stops == 1);
   CHECK(notifications == 1);
+}
+
+TEST_CASE("an engine that was cut off comes back under its old id, by its connection or a pong") {
+  World world;
+  world.register_engine("a");
+  world.register_engine("b");
+  world.hub.on_presence("a", false, false, kStart);
+  world.hub.on_presence("b", false, false, kStart);
+  world.hub.tick(kStart + 500ms);
+  CHECK(world.take<EngineLost>().size() == 2);
+  world.register_engine("c");
+  world.take<Notify>();
+
+  world.hub.on_presence("a", true, false, kStart + 600ms);
+  const auto back = world.take<Notify>();
+  REQUIRE(back.size() == 1);
+  CHECK(back[0].type == "registration_notification");
+  CHECK(back[0].content == Json{{"id", 0}, {"uuid", "a"}});
+
+  world.hub.on_pong("b", "0");  // to a ping from before it was lost
+  CHECK(world.take<Notify>().empty());
+  world.hub.tick(kStart + 1000ms);  // a ping
+  world.hub.on_pong("b", "1");
+  CHECK(world.take<EngineJoined>().size() == 1);
+  CHECK(world.hub.registry().find("b")->id == 1);
+}
+
+TEST_CASE("an engine that was shut down does not come back") {
+  World world;
+  world.register_engine("a");
+  world.hub.on_engine_shutdown("a", kStart);
+  world.hub.on_presence("a", false, true, kStart + 1ms);
+  world.hub.on_presence("a", true, true, kStart + 2ms);
+  world.hub.tick(kStart + 50ms);
+  const auto lost = world.take<EngineLost>();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].why == "it was shut down");
+  world.hub.on_presence("a", true, true, kStart + 60ms);
+  CHECK(world.take<EngineJoined>().empty());
+}
+
+TEST_CASE("restored engines keep their ids, and are lost when they don't answer") {
+  World world;
+  world.hub.restore({{3, "a"}, {5, "b"}, {3, "twice"}}, 9);
+  CHECK(world.take<EngineJoined>().size() == 2);
+  world.register_engine("new");
+  CHECK(world.hub.registry().find("new")->id == 9);
+  world.take<EngineJoined>();
+  for (int beat = 1; beat <= 5; ++beat) {
+    world.hub.tick(kStart + beat * 1000ms);
+    world.hub.on_pong("a", std::to_string(beat));
+    world.hub.on_pong("new", std::to_string(beat));
+  }
+  const auto lost = world.take<EngineLost>();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].engine.uuid == "b");
+}
+
+TEST_CASE("a stop is told to clients after their requests are answered") {
+  World world;
+  world.hub.on_stop_signal("signal");
+  const auto actions = world.hub.take_actions();
+  std::size_t stop = actions.size();
+  std::size_t notify = actions.size();
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    if (std::holds_alternative<Stop>(actions[i])) stop = i;
+    if (std::holds_alternative<Notify>(actions[i])) notify = i;
+  }
+  CHECK(stop < notify);
+  CHECK(notify < actions.size());
 }

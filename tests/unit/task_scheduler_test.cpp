@@ -204,7 +204,7 @@ TEST_CASE("a task whose location is gone is impossible instead of waiting for ev
   TaskRequest follower = task("c");
   follower.follow = on({"a"});
   CHECK(world.submit(follower).empty());
-  world.scheduler.remove_engine("e");
+  world.scheduler.remove_engine("e", "7", "it died");
   CHECK(world.actions() == "b!EngineError c!ImpossibleDependency");
 }
 
@@ -240,7 +240,7 @@ TEST_CASE("the tasks of a dead engine fail, or go on elsewhere when they may be 
   World world;
   world.scheduler.add_engine("e");
   CHECK(world.submit(task("a")) == "a>e");
-  world.scheduler.remove_engine("e");
+  world.scheduler.remove_engine("e", "7", "it died");
   CHECK(world.actions() == "a!EngineError");
   CHECK_FALSE(world.done("e", "a"));  // a late result
 
@@ -249,7 +249,7 @@ TEST_CASE("the tasks of a dead engine fail, or go on elsewhere when they may be 
   request.retries = 2;
   CHECK(world.submit(request) == "b>f");
   world.scheduler.add_engine("g");
-  world.scheduler.remove_engine("f");
+  world.scheduler.remove_engine("f", "7", "it died");
   CHECK(world.actions() == "b>g");
 }
 
@@ -411,7 +411,7 @@ TEST_CASE("in any order of events every task ends exactly once and loads return 
           const std::string uuid = *engines.begin();
           engines.erase(engines.begin());
           std::erase_if(running, [&](const auto& entry) { return entry.second == uuid; });
-          scheduler.remove_engine(uuid);
+          scheduler.remove_engine(uuid, "7", "it died");
           break;
         }
         case 2:

@@ -1,5 +1,5 @@
-// Messages for engines that are registered but whose connection is not up yet, or is down for a
-// moment. They keep their order and are tried again until a deadline.
+// Sends to engines through a router socket. Messages for an engine whose connection is not up yet,
+// or is down for a moment, keep their order and are tried again until a deadline.
 #pragma once
 
 #include <chrono>
@@ -14,19 +14,20 @@
 
 namespace ddipp::controller {
 
-class HeldMessages {
+class EngineOutlet {
  public:
-  using TrySend = std::function<net::SendStatus(net::Multipart&)>;
   using GiveUp = std::function<void(const std::string& engine, net::Multipart&)>;
 
-  bool holds_for(const std::string& engine) const { return held_.contains(engine); }
-  void hold(const std::string& engine, net::Multipart message, net::Clock::time_point now);
+  explicit EngineOutlet(zmq::socket_t& socket) : socket_(socket) {}
 
-  // Sends what can be sent; hands over what has waited too long.
-  void retry(net::Clock::time_point now, const TrySend& try_send, const GiveUp& give_up);
+  // `message` begins with the engine's identity.
+  void send(const std::string& engine, net::Multipart message, net::Clock::time_point now);
 
-  // Takes out everything held for an engine that is gone.
-  std::deque<net::Multipart> release(const std::string& engine);
+  // Sends what can be sent by now; hands over what has waited too long.
+  void retry(net::Clock::time_point now, const GiveUp& give_up);
+
+  // Drops what is held for an engine that is gone.
+  void forget(const std::string& engine) { held_.erase(engine); }
 
   std::optional<net::Clock::time_point> next_deadline() const {
     return held_.empty() ? std::nullopt : std::optional(next_try_);
@@ -41,6 +42,7 @@ class HeldMessages {
   static constexpr std::chrono::milliseconds kRetryInterval{10};
   static constexpr std::chrono::seconds kPatience{5};
 
+  zmq::socket_t& socket_;
   std::unordered_map<std::string, std::deque<Waiting>> held_;
   net::Clock::time_point next_try_;
 };
