@@ -44,7 +44,7 @@ void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_poin
   (*metadata)["targets"] = targets;
   (*metadata)["original_msg_id"] = whole->msg_id;
   const auto coalescing = metadata->find("is_coalescing");
-  if (coalescing != metadata->end() && *coalescing == true) {
+  if (coalescing != metadata->end() && *coalescing == true && !targets.empty()) {
     pending_[whole->msg_id] = Pending{whole, targets, {}, {}, false};
     ledger_.submit(whole);
   }

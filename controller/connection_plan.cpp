@@ -66,7 +66,8 @@ ConnectionPlan fresh(const Options& options) {
                     &client.notification, &client.broadcast}) {
     *port = client_ports.next();
   }
-  client.task_scheme = options.scheme;
+  // A client gives up on tasks with a pure scheduler when an engine leaves; ours copes.
+  client.task_scheme = options.scheme == "pure" ? "lru" : options.scheme;
 
   auto& common_part = engine.common;
   common_part.location = options.location;

@@ -202,7 +202,14 @@ void Controller::restore() {
                                        true);
   if (!unfinished || unfinished->empty()) return;
   log_.info("{} unfinished tasks are queued again", unfinished->size());
-  for (const auto& task : *unfinished) tasks_.resubmit(task, net::Clock::now());
+  for (const auto& task : *unfinished) {
+    // Another signature: an engine that has seen the task refuses the very same message.
+    if (auto metadata = protocol::unpack(task->request.metadata, task->packing)) {
+      (*metadata)["queued_again"] = protocol::iso8601(std::chrono::system_clock::now());
+      task->request.metadata = protocol::pack(*metadata, task->packing);
+    }
+    tasks_.resubmit(task, net::Clock::now());
+  }
 }
 
 void Controller::run(int signal_fd) {
@@ -210,7 +217,8 @@ void Controller::run(int signal_fd) {
     signalfd_siginfo info{};
     if (::read(signal_fd, &info, sizeof info) != sizeof info) return;
     const char* name = ::strsignal(static_cast<int>(info.ssi_signo));
-    hub_.on_stop_signal(std::string("signal ") + (name == nullptr ? "?" : name));
+    hub_.on_stop_signal(std::string("signal ") + (name == nullptr ? "?" : name),
+                        net::Clock::now());
     run_actions();
   });
   reactor_.run();
@@ -305,26 +313,26 @@ void Controller::perform(const Ping& action) {
   net::send(endpoints_.ping, message);
 }
 
-void Controller::perform(const Stop& action) {
-  const std::string why = "the controller was stopped: " + action.why;
+void Controller::perform(const AnswerAll& action) {
   for (const auto& record : control_ledger_.outstanding()) {
-    control_.fail(*record, "EngineError", why);
+    control_.fail(*record, "EngineError", action.why);
   }
   for (const auto& record : ledger_.outstanding()) {
     switch (record->queue) {
       case Queue::mux:
-        mux_.fail(*record, "EngineError", why);
+        mux_.fail(*record, "EngineError", action.why);
         break;
       case Queue::task:
-        tasks_.fail(*record, "EngineError", why);
+        tasks_.fail(*record, "EngineError", action.why);
         break;
-      case Queue::broadcast:
-        broadcasts_.fail(*record, "EngineError", why);
+      case Queue::broadcast:  // the parts make up the whole
+        if (!record->engine.empty()) broadcasts_.fail(*record, "EngineError", action.why);
         break;
     }
   }
-  reactor_.stop();
 }
+
+void Controller::perform(const Stop&) { reactor_.stop(); }
 
 void Controller::perform(const EngineJoined& action) {
   tasks_.add_engine(action.engine.uuid);

@@ -51,6 +51,7 @@ class Controller {
   void perform(const Reply& action);
   void perform(const Notify& action);
   void perform(const Ping& action);
+  void perform(const AnswerAll& action);
   void perform(const Stop& action);
   void perform(const EngineJoined& action);
   void perform(const EngineLost& action);

@@ -13,6 +13,7 @@ using protocol::Message;
 Hub::Hub(HubOptions options, Ledger& ledger, Store& store, TimePoint now)
     : options_(std::move(options)),
       heart_monitor_(options_.heart, now),
+      ledger_(ledger),
       queries_(registry_, ledger, store, options_.make_header) {}
 
 void Hub::restore(const std::vector<Engine>& engines, int next_id) {
@@ -37,7 +38,9 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
     return registration_request(identity, message, now);
   }
   if (type == protocol::UnregistrationRequest::type) return unregistration_request(message, now);
-  if (type == protocol::ShutdownRequest::type) return shutdown_request(identity, message);
+  if (type == protocol::ShutdownRequest::type) {
+    return shutdown_request(identity, message, now);
+  }
   if (type == "become_dask_request" || type == "stop_distributed_request") {
     const Json arguments = message.content.is_object()
                                ? message.content.value("scheduler_args", Json::object())
@@ -187,19 +190,19 @@ void Hub::expect_back(const Engine& engine) {
   absentees_[engine.uuid] = {engine.id, heart_monitor_.pings()};
 }
 
-void Hub::shutdown_request(const std::string& identity, const Message& message) {
+void Hub::shutdown_request(const std::string& identity, const Message& message, TimePoint now) {
   reply(identity, message, protocol::ShutdownReply::type, protocol::OkReply{});
-  stop("a client asked for it");
+  stop("a client asked for it", now);
 }
 
-void Hub::on_stop_signal(const std::string& reason) { stop(reason); }
+void Hub::on_stop_signal(const std::string& reason, TimePoint now) { stop(reason, now); }
 
-void Hub::stop(const std::string& reason) {
-  if (std::exchange(stopping_, true)) return;
+// Clients close their sockets when they hear of the end: they need time to read the answers first.
+void Hub::stop(const std::string& reason, TimePoint now) {
+  if (stop_at_) return;
   log(LogLevel::info, "stopping: " + reason);
-  actions_.emplace_back(Stop{reason});
-  actions_.emplace_back(
-      Notify{protocol::ShutdownNotification::type, protocol::ShutdownNotification{}});
+  stop_at_ = ledger_.pending_count() > 0 ? now + kStopGrace : now;
+  actions_.emplace_back(AnswerAll{"the controller was stopped: " + reason});
 }
 
 void Hub::hub_error(const std::string& identity, const Message& message, const std::string& name,
@@ -209,6 +212,11 @@ void Hub::hub_error(const std::string& identity, const Message& message, const s
 }
 
 void Hub::tick(TimePoint now) {
+  if (stop_at_ && *stop_at_ <= now) {
+    actions_.emplace_back(
+        Notify{protocol::ShutdownNotification::type, protocol::ShutdownNotification{}});
+    actions_.emplace_back(Stop{});
+  }
   for (const Engine& engine : registry_.drop_stalled(now)) {
     log(LogLevel::warning,
         "engine " + std::to_string(engine.id) + " never answered a ping: registration dropped");
@@ -243,6 +251,7 @@ TimePoint Hub::next_deadline() const {
   auto earliest = heart_monitor_.next_deadline();
   if (stalled) earliest = std::min(earliest, *stalled);
   if (early_ping_) earliest = std::min(earliest, *early_ping_);
+  if (stop_at_) earliest = std::min(earliest, *stop_at_);
   for (const auto& [uuid, leaving] : leaving_) earliest = std::min(earliest, leaving.gone_at);
   return earliest;
 }

@@ -41,10 +41,12 @@ struct Ping {
   std::string payload;
 };
 
-// Every outstanding request is to be answered with `why` before the end.
-struct Stop {
+// Every outstanding request is to be answered with an error that says why.
+struct AnswerAll {
   std::string why;
 };
+
+struct Stop {};
 
 // These come before the notification of the clients.
 struct EngineJoined {
@@ -76,7 +78,7 @@ struct Log {
 };
 
 using Action =
-    std::variant<Reply, Notify, Ping, Stop, EngineJoined, EngineLost, Resubmit, Dask, Log>;
+    std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost, Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;
@@ -104,7 +106,7 @@ class Hub {
   void on_presence(const std::string& uuid, bool present, bool local, TimePoint now);
   void on_pong(const std::string& uuid, std::string_view payload);
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
-  void on_stop_signal(const std::string& reason);
+  void on_stop_signal(const std::string& reason, TimePoint now);
 
   void tick(TimePoint now);
   TimePoint next_deadline() const;
@@ -123,7 +125,8 @@ class Hub {
   void registration_request(const std::string& identity, const protocol::Message& message,
                             TimePoint now);
   void unregistration_request(const protocol::Message& message, TimePoint now);
-  void shutdown_request(const std::string& identity, const protocol::Message& message);
+  void shutdown_request(const std::string& identity, const protocol::Message& message,
+                        TimePoint now);
   void hub_error(const std::string& identity, const protocol::Message& message,
                  const std::string& name, const std::string& why);
 
@@ -132,7 +135,7 @@ class Hub {
   void expect_back(const Engine& engine);
   void take_back(const std::string& uuid);
   void join(const Engine& engine);
-  void stop(const std::string& reason);
+  void stop(const std::string& reason, TimePoint now);
 
   HubOptions options_;
   Registry registry_;
@@ -140,6 +143,7 @@ class Hub {
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
   static constexpr std::chrono::milliseconds kLocalGrace{10};
   static constexpr std::chrono::milliseconds kFarewellGrace{50};
+  static constexpr std::chrono::milliseconds kStopGrace{100};
 
   // An engine that was cut off: it is back when it answers a later ping or subscribes again.
   struct Absentee {
@@ -148,6 +152,7 @@ class Hub {
   };
   static constexpr std::size_t kAbsentees = 4096;
 
+  const Ledger& ledger_;
   HubQueries queries_;
   std::map<std::string, Absentee> absentees_;  // by uuid
   std::optional<TimePoint> early_ping_;
@@ -159,7 +164,7 @@ class Hub {
   void leave(const std::string& uuid, Leaving leaving);
   std::map<std::string, Leaving> leaving_;  // by uuid
   std::vector<Action> actions_;
-  bool stopping_ = false;
+  std::optional<TimePoint> stop_at_;
 };
 
 }  // namespace ddipp::controller

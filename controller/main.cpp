@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
       log.set_pattern(kPattern);
       log.flush_on(spdlog::level::info);
     }
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that can't grow is an error like a full disk
     const auto signal_fd = take_stop_signals();
     ddipp::controller::Controller(parsed.options, log).run(signal_fd.get());
   } catch (const std::exception& error) {

@@ -34,6 +34,12 @@ std::string sql_name(const std::string& name) {
   return text + "\"";
 }
 
+// SQLite 3.37 and later report "text" as "TEXT".
+bool same_type(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return (x | 0x20) == (y | 0x20); });
+}
+
 // ipyparallel's dates end in an offset.
 std::string sql_date(std::string date) {
   if (date.ends_with('Z')) date.replace(date.size() - 1, 1, "+00:00");
@@ -164,7 +170,7 @@ bool SqliteStore::has_our_columns(const std::string& table) {
   std::size_t column = 0;
   while (info.executeStep()) {
     if (column >= kRecordKeys.size() || info.getColumn(1).getString() != kRecordKeys[column] ||
-        info.getColumn(2).getString() != kTypes[column]) {
+        !same_type(info.getColumn(2).getString(), kTypes[column])) {
       return false;
     }
     ++column;
@@ -183,7 +189,9 @@ void SqliteStore::changed(const RecordPtr& record) {
 }
 
 void SqliteStore::mark(const RecordPtr& record, bool inserted) {
-  dirty_[record->msg_id] = {record, inserted};
+  if (dirty_.insert_or_assign(record->msg_id, Dirty{record, inserted}).second) {
+    dirty_order_.push_back(record->msg_id);
+  }
   if (dirty_.size() >= kFlushCount) return flush();
   if (!flush_at_) flush_at_ = std::chrono::steady_clock::now() + kFlushInterval;
 }
@@ -207,9 +215,14 @@ void SqliteStore::flush() {
         database_, "INSERT OR REPLACE INTO " + sql_name(table_) + " VALUES (" + marks + ")");
     SQLite::Statement update(database_,
                              "UPDATE " + sql_name(table_) + " SET " + sets + " WHERE msg_id = ?");
-    for (const auto& [id, dirty] : dirty_) write(insert, update, dirty);
+    for (const auto& id : dirty_order_) {
+      if (const auto dirty = dirty_.find(id); dirty != dirty_.end()) {
+        write(insert, update, dirty->second);
+      }
+    }
     transaction.commit();
     dirty_.clear();
+    dirty_order_.clear();
     last_complaint_.clear();
   } catch (const SQLite::Exception& error) {
     // They stay in memory and are tried again.

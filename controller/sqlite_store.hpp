@@ -59,6 +59,7 @@ class SqliteStore final : public Store {
   std::string last_complaint_;
   std::unordered_map<std::string, RecordPtr> live_;  // unfinished: shared with the ledger
   std::unordered_map<std::string, Dirty> dirty_;
+  std::vector<std::string> dirty_order_;  // rows keep the order of submission
   std::optional<TimePoint> flush_at_;
 };
 

@@ -43,16 +43,25 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-void refuse_unknown(const CLI::App& app) {
-  const auto unknown = app.remaining();
-  if (unknown.empty()) return;
-  const std::string name = unknown.front().substr(0, unknown.front().find('='));
+// Groups included.
+std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const auto* option : app.get_options()) {
     for (const auto& one : option->get_lnames()) names.push_back("--" + one);
     for (const auto& one : option->get_snames()) names.push_back("-" + one);
   }
-  const std::string like = nearest(name, names);
+  for (const auto* group : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const auto inner = option_names(*group);
+    names.insert(names.end(), inner.begin(), inner.end());
+  }
+  return names;
+}
+
+void refuse_unknown(const CLI::App& app) {
+  const auto unknown = app.remaining();
+  if (unknown.empty()) return;
+  const std::string name = unknown.front().substr(0, unknown.front().find('='));
+  const std::string like = nearest(name, option_names(app));
   throw CLI::ParseError("there is no option " + name +
                             (like.empty() ? "" : "; did you mean " + like + "?") +
                             " (--help lists all)",
