@@ -9,19 +9,17 @@ namespace ddipp::controller {
 // --- engines ----------------------------------------------------------------------------------
 
 void TaskScheduler::add_engine(const std::string& uuid) {
-  EngineState& engine = engines_[uuid];
-  for (auto& [id, task] : tasks_) {
-    if (task.ready && constrained(task) && may_run(task, uuid)) engine.ready[task.order] = id;
+  EnginePool::Engine& engine = pool_.add(uuid);
+  for (const auto& [order, id] : constrained_ready_) {
+    if (may_run(tasks_.at(id), uuid)) pool_.hold(engine, order, id);
   }
   schedule();
 }
 
 void TaskScheduler::remove_engine(const std::string& uuid, const std::string& name,
                                   const std::string& why) {
-  const auto found = engines_.find(uuid);
-  if (found == engines_.end()) return;
-  const EngineState gone = std::move(found->second);
-  engines_.erase(found);
+  if (pool_.find(uuid) == nullptr) return;
+  const EnginePool::Engine gone = pool_.remove(uuid);
   for (const auto& id : gone.running) {
     Task& task = tasks_.at(id);
     task.engine.clear();
@@ -34,8 +32,7 @@ void TaskScheduler::remove_engine(const std::string& uuid, const std::string& na
     }
   }
   for (const auto& [order, id] : gone.ready) {
-    const auto task = tasks_.find(id);
-    if (task != tasks_.end()) update(id);
+    if (tasks_.contains(id)) update(id);
   }
   schedule();
 }
@@ -97,12 +94,32 @@ bool TaskScheduler::may_run(const Task& task, const std::string& engine) const {
                             : std::any_of(ids.begin(), ids.end(), ran_here);
 }
 
+// The engines that may run a task which not every engine may run.
+std::vector<EnginePool::Engine*> TaskScheduler::allowed(const Task& task) {
+  std::vector<EnginePool::Engine*> found;
+  const auto consider = [&](EnginePool::Engine* engine) {
+    if (engine != nullptr && may_run(task, engine->uuid)) found.push_back(engine);
+  };
+  if (!task.request.targets.empty()) {
+    for (const auto& uuid : task.request.targets) consider(pool_.find(uuid));
+  } else if (!task.request.follow.empty()) {
+    std::set<std::string> hosts;
+    for (const auto& id : task.request.follow.ids) {
+      const auto outcome = outcomes_.find(id);
+      if (outcome != outcomes_.end()) hosts.insert(outcome->second.engine);
+    }
+    for (const auto& uuid : hosts) consider(pool_.find(uuid));
+  } else {
+    for (auto& [uuid, engine] : pool_.engines()) consider(&engine);
+  }
+  return found;
+}
+
 // A task without targets or location may wait for engines to come; one that names its engines, by
 // uuid or by what ran there, can't run when none of them is left.
-bool TaskScheduler::can_ever_run(const Task& task) const {
+bool TaskScheduler::can_ever_run(const Task& task) {
   if (task.request.targets.empty() && task.request.follow.empty()) return true;
-  return std::any_of(engines_.begin(), engines_.end(),
-                     [&](const auto& entry) { return may_run(task, entry.first); });
+  return !allowed(task).empty();
 }
 
 void TaskScheduler::make_ready(Task& task) {
@@ -111,16 +128,22 @@ void TaskScheduler::make_ready(Task& task) {
     ready_[task.order] = task.request.id;
     return;
   }
-  for (auto& [uuid, engine] : engines_) {
-    if (may_run(task, uuid)) engine.ready[task.order] = task.request.id;
-  }
+  constrained_ready_[task.order] = task.request.id;
+  for (auto* engine : allowed(task)) pool_.hold(*engine, task.order, task.request.id);
 }
 
 void TaskScheduler::unready(Task& task) {
   if (!task.ready) return;
   task.ready = false;
-  ready_.erase(task.order);
-  for (auto& [uuid, engine] : engines_) engine.ready.erase(task.order);
+  if (ready_.erase(task.order) > 0) return;
+  constrained_ready_.erase(task.order);
+  if (!task.request.targets.empty()) {
+    for (const auto& uuid : task.request.targets) {
+      if (auto* engine = pool_.find(uuid)) pool_.release(*engine, task.order);
+    }
+  } else {
+    for (auto& [uuid, engine] : pool_.engines()) pool_.release(engine, task.order);
+  }
 }
 
 // --- ends -------------------------------------------------------------------------------------
@@ -129,10 +152,7 @@ bool TaskScheduler::on_result(const std::string& engine, const std::string& id, 
   const auto found = tasks_.find(id);
   if (found == tasks_.end() || found->second.engine != engine) return false;
   Task& task = found->second;
-  if (const auto state = engines_.find(engine); state != engines_.end()) {
-    --state->second.load;
-    state->second.running.erase(id);
-  }
+  if (auto* place = pool_.find(engine)) pool_.end(*place, id);
   task.engine.clear();
   const bool again = !result.dependencies_met || (!result.success && task.request.retries > 0);
   if (again) {
@@ -204,58 +224,25 @@ std::optional<TimePoint> TaskScheduler::next_deadline() const {
 
 // --- assignment -------------------------------------------------------------------------------
 
+// Again and again the earliest submitted task that some engine with room may run.
 void TaskScheduler::schedule() {
   settle();
-  while (true) {
-    // The earliest submitted task that some engine with room may run.
-    const std::string* next = nullptr;
-    Order earliest = 0;
-    bool room = false;
-    for (const auto& [uuid, engine] : engines_) {
-      if (!has_room(engine)) continue;
-      room = true;
-      if (engine.ready.empty()) continue;
-      const auto& [order, id] = *engine.ready.begin();
-      if (next == nullptr || order < earliest) {
-        next = &id;
-        earliest = order;
-      }
-    }
-    if (room && !ready_.empty() && (next == nullptr || ready_.begin()->first < earliest)) {
-      next = &ready_.begin()->second;
-    }
-    if (next == nullptr) return;
-    Task& task = tasks_.at(*next);
-    const auto engine = choose_engine(task);
-    if (!engine) return;
+  while (pool_.any_free()) {
+    const auto* held = pool_.earliest_held();
+    const bool any = !ready_.empty() && (held == nullptr || ready_.begin()->first < held->first);
+    if (!any && held == nullptr) return;
+    Task& task = tasks_.at(any ? ready_.begin()->second : held->second);
+    auto* engine = any ? pool_.choose() : pool_.choose_of(allowed(task));
+    if (engine == nullptr) return;
     assign(task, *engine);
   }
 }
 
-std::optional<std::string> TaskScheduler::choose_engine(const Task& task) {
-  std::vector<std::pair<Order, const std::string*>> candidates;
-  for (const auto& [uuid, engine] : engines_) {
-    if (has_room(engine) && may_run(task, uuid)) candidates.emplace_back(engine.last_used, &uuid);
-  }
-  if (candidates.empty()) return std::nullopt;
-  std::stable_sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
-    return a.first < b.first;  // least recently used first
-  });
-  std::vector<int> loads;
-  for (const auto& [used, uuid] : candidates) loads.push_back(engines_.at(*uuid).load);
-  const double random1 = options_.random();
-  const double random2 = options_.random();
-  return *candidates[choose(options_.scheme, loads, random1, random2)].second;
-}
-
-void TaskScheduler::assign(Task& task, const std::string& uuid) {
+void TaskScheduler::assign(Task& task, EnginePool::Engine& engine) {
   unready(task);
-  EngineState& engine = engines_.at(uuid);
-  engine.last_used = ++uses_;
-  ++engine.load;
-  engine.running.insert(task.request.id);
-  task.engine = uuid;
-  actions_.emplace_back(Assign{task.request.id, uuid});
+  pool_.start(engine, task.request.id);
+  task.engine = engine.uuid;
+  actions_.emplace_back(Assign{task.request.id, engine.uuid});
 }
 
 }  // namespace ddipp::controller

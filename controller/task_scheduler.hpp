@@ -6,8 +6,7 @@
 //   3. a ready task is assigned to an engine that has room and that its targets, its location
 //      dependencies and earlier refusals allow, in the order of submission;
 //   4. on_result() ends it, or returns it to the ready tasks when it failed with retries left or
-//   when
-//      the engine does not meet its functional dependency;
+//      when the engine does not meet its functional dependency;
 //   5. a deadline, the death of its engine or an impossible dependency end it with an error.
 // Every submitted task ends exactly once: in a result that is relayed or in a Fail action.
 #pragma once
@@ -25,8 +24,8 @@
 #include <vector>
 
 #include "controller/dependency.hpp"
+#include "controller/engine_pool.hpp"
 #include "controller/registry.hpp"
-#include "controller/scheme.hpp"
 
 namespace ddipp::controller {
 
@@ -62,7 +61,9 @@ struct TaskSchedulerOptions {
 
 class TaskScheduler {
  public:
-  explicit TaskScheduler(TaskSchedulerOptions options) : options_(std::move(options)) {}
+  explicit TaskScheduler(TaskSchedulerOptions options)
+      : options_(std::move(options)),
+        pool_(options_.scheme, options_.hwm, options_.random) {}
 
   void add_engine(const std::string& uuid);
   // Its tasks are retried or fail; `id` and `why` are for the text of the failure.
@@ -83,10 +84,10 @@ class TaskScheduler {
   std::vector<TaskAction> take_actions() { return std::exchange(actions_, {}); }
 
   std::size_t unfinished() const { return tasks_.size(); }
-  int load(const std::string& engine) const { return engines_.at(engine).load; }
+  int load(const std::string& engine) { return pool_.find(engine)->load; }
 
  private:
-  using Order = unsigned long;
+  using Order = EnginePool::Order;
 
   struct Task {
     TaskRequest request;
@@ -97,16 +98,6 @@ class TaskScheduler {
     bool ready = false;
   };
 
-  struct EngineState {
-    int load = 0;
-    Order last_used = 0;
-    std::set<std::string> running;
-    std::map<Order, std::string> ready;  // tasks that only some engines may run, this one too
-  };
-
-  bool has_room(const EngineState& engine) const {
-    return options_.hwm == 0 || engine.load < options_.hwm;
-  }
   bool constrained(const Task& task) const {
     return !task.request.targets.empty() || !task.request.follow.empty() || !task.refused.empty();
   }
@@ -118,22 +109,22 @@ class TaskScheduler {
   void make_ready(Task& task);
   void unready(Task& task);
   bool may_run(const Task& task, const std::string& engine) const;
-  bool can_ever_run(const Task& task) const;
+  std::vector<EnginePool::Engine*> allowed(const Task& task);
+  bool can_ever_run(const Task& task);
   void schedule();
-  std::optional<std::string> choose_engine(const Task& task);
-  void assign(Task& task, const std::string& engine);
+  void assign(Task& task, EnginePool::Engine& engine);
 
   TaskSchedulerOptions options_;
   std::unordered_map<std::string, Task> tasks_;  // not ended
   Outcomes outcomes_;                            // ended
   std::deque<std::string> outcome_order_;        // oldest first
   std::unordered_map<std::string, std::set<std::string>> dependents_;
-  std::map<std::string, EngineState> engines_;
-  std::map<Order, std::string> ready_;  // tasks that any engine may run
+  EnginePool pool_;
+  std::map<Order, std::string> ready_;              // tasks that any engine may run
+  std::map<Order, std::string> constrained_ready_;  // the others; engines hold them, too
   std::set<std::pair<TimePoint, std::string>> deadlines_;
   std::vector<std::string> ended_;  // whose dependents have not been told yet
   Order next_order_ = 0;
-  Order uses_ = 0;
   std::vector<TaskAction> actions_;
 };
 

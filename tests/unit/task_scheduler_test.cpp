@@ -298,6 +298,37 @@ TEST_CASE("a chain of 100000 tasks falls without a deep recursion") {
   CHECK(world.scheduler.unfinished() == 0);
 }
 
+TEST_CASE("an engine that comes late gets the next task") {
+  World world(0);
+  world.scheduler.add_engine("e");
+  CHECK(world.submit(task("a")) == "a>e");
+  CHECK(world.done("e", "a"));
+  world.scheduler.add_engine("f");
+  CHECK(world.submit(task("b")) == "b>f");
+}
+
+TEST_CASE("100000 tasks on 1000 engines, each under every scheme") {
+  for (const Scheme scheme : {Scheme::leastload, Scheme::lru, Scheme::plainrandom, Scheme::twobin}) {
+    TaskSchedulerOptions options;
+    options.scheme = scheme;
+    std::mt19937 random(1);
+    options.random = [&] { return std::uniform_real_distribution<double>()(random); };
+    TaskScheduler scheduler(options);
+    for (int i = 0; i < 1000; ++i) scheduler.add_engine("e" + std::to_string(i));
+    std::size_t finished = 0;
+    for (int i = 0; i < 100'000; ++i) {
+      scheduler.submit(task(std::to_string(i)), kStart);
+      for (const auto& action : scheduler.take_actions()) {
+        const auto& assign = std::get<Assign>(action);
+        if (i % 2 == 0) continue;  // the others fill the engines and wait
+        finished += scheduler.on_result(assign.engine, assign.task, {true, true}) ? 1 : 0;
+      }
+    }
+    CHECK(finished > 0);
+    CHECK(scheduler.unfinished() == 100'000 - finished);
+  }
+}
+
 TEST_CASE("only the last ended tasks are remembered") {
   TaskSchedulerOptions options;
   options.remembered = 2;
