@@ -12,7 +12,7 @@ SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-d
   libspdlog-dev libfmt-dev libcli11-dev doctest-dev libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev
 
 CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
-  engine/*/*.?pp launcher/*.?pp)
+  engine/*/*.?pp launcher/*.?pp bench/load/*.?pp)
 SOURCES := CMakeLists.txt $(wildcard cmake/*.cmake */CMakeLists.txt */*/CMakeLists.txt) $(CPP_SOURCES) \
   $(wildcard engine/ddipp_engine/*.py magics/ddipp/*.py magics/ddipp/*/*.py)
 
@@ -98,6 +98,8 @@ compat: install ## ipyparallel's own test suite in all four pairings with ours (
 
 .PHONY: bench
 bench: install ## Ours and stock ipyparallel side by side (BENCH_ARGS="--only client")
+	@cmake --preset release > /dev/null && \
+	  cmake --build --preset release --target ddipp_load -j $(JOBS) | tail -1
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
 .PHONY: lint

@@ -3,8 +3,8 @@
     .venv/bin/python bench/run.py [--only NAME] [--repeats 3]
 
 Writes build/bench.json, a list of rows with the medians of both and their ratio (above 1 is better
-than stock), and prints them as a table. The unchanged Python client is part of every row named
-``client.*`` and limits both sides.
+than stock), the physical ceiling of the same work where there is one, and the target. The unchanged
+Python client is part of every row named ``client.*`` and limits both sides.
 """
 
 from __future__ import annotations
@@ -19,23 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import controller
 import ipyparallel
 import psutil
+from programs import PROGRAMS, QUIET, Row, wait_for_file
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
-PROGRAMS = {
-    "ours": {
-        "controller": [str(BIN / "dipcontroller")],
-        "engine": [str(BIN / "dipengine"), "--python", sys.executable],
-    },
-    "stock": {
-        "controller": [sys.executable, "-m", "ipyparallel.controller"],
-        "engine": [sys.executable, "-m", "ipyparallel.engine"],
-    },
-}
 
 
 class Running:
@@ -45,14 +35,12 @@ class Running:
         programs = PROGRAMS[side]
         arguments = [f"--profile-dir={folder}", "--log-level=40"]
         begin = time.perf_counter()
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.controller = subprocess.Popen([*programs["controller"], *arguments], **quiet)
+        self.controller = subprocess.Popen([*programs["controller"], *arguments], **QUIET)
         path = Path(folder) / "security" / "ipcontroller-client.json"
-        while not path.exists():
-            time.sleep(0.001)
+        wait_for_file(path)
         self.controller_start_s = time.perf_counter() - begin
         self.engines = [
-            subprocess.Popen([*programs["engine"], *arguments], **quiet) for _ in range(engines)
+            subprocess.Popen([*programs["engine"], *arguments], **QUIET) for _ in range(engines)
         ]
         self.client = ipyparallel.Client(str(path), timeout=30)
         while len(self.client.ids) < engines:
@@ -136,33 +124,20 @@ def death(side: str) -> float:
         return time.perf_counter() - begin
 
 
-#: name, unit, whether less is better, measurement
-ROWS: list[tuple[str, str, bool, Callable[[str], float]]] = [
-    ("controller.start", "ms", True, controller_start),
-    ("controller.memory.idle", "MiB", True, controller_memory),
-    ("cluster.start.1", "s", True, cluster_start(1)),
-    ("cluster.start.4", "s", True, cluster_start(4)),
-    ("client.apply_sync.p50", "ms", True, apply_latency),
-    ("client.lbview.map1000", "tasks/s", False, balanced_map),
-    ("engine.death.direct", "s", True, death),
+ROWS = [
+    Row("controller.start", "ms", "lower", controller_start, limit=50),
+    Row("controller.memory.idle", "MiB", "lower", controller_memory, ratio=15),
+    *controller.ROWS,
+    Row("cluster.start.1", "s", "lower", cluster_start(1), ratio=2.5),
+    Row("cluster.start.4", "s", "lower", cluster_start(4), ratio=2.5),
+    Row("client.apply_sync.p50", "ms", "lower", apply_latency, ratio=2),
+    Row("client.lbview.map1000", "1/s", "higher", balanced_map, ratio=2),
+    Row("engine.death.direct", "s", "lower", death, limit=0.01),
 ]
 
 
-def measure(row: tuple[str, str, bool, Callable[[str], float]], repeats: int) -> dict[str, Any]:
-    name, unit, less, function = row
-    values: dict[str, list[float]] = {"ours": [], "stock": []}
-    for _ in range(repeats):
-        for side, measured in values.items():  # alternating: a slow moment hits both
-            measured.append(function(side))
-    ours, stock = (statistics.median(values[side]) for side in ("ours", "stock"))
-    return {
-        "name": name,
-        "unit": unit,
-        "better": "lower" if less else "higher",
-        "ours": ours,
-        "stock": stock,
-        "ratio": stock / ours if less else ours / stock,
-    }
+def cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def main() -> int:
@@ -171,14 +146,17 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     rows = []
-    print(f"{'row':26}{'unit':>9}{'ours':>10}{'stock':>10}{'ratio':>8}")
+    head = ("row", "unit", "ours", "stock", "ratio", "ceiling")
+    print("{:34}{:>6}{:>10}{:>10}{:>8}{:>10}  target".format(*head))
     for row in ROWS:
-        if args.only not in row[0]:
+        if args.only not in row.name:
             continue
-        result = measure(row, args.repeats)
+        result = row.run(args.repeats)
         rows.append(result)
-        print(f"{result['name']:26}{result['unit']:>9}{result['ours']:10.2f}{result['stock']:10.2f}"
-              f"{result['ratio']:8.1f}", flush=True)  # fmt: skip
+        met = {True: "met: ", False: "MISSED: ", None: ""}[result["met"]]
+        print(f"{row.name:34}{row.unit:>6}{cell(result['ours']):>10}{cell(result['stock']):>10}"
+              f"{cell(result['ratio']):>8}{cell(result['ceiling']):>10}  {met}{result['target']}",
+              flush=True)  # fmt: skip
     path = ROOT / "build" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(rows, indent=1) + "\n")

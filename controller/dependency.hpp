@@ -2,6 +2,7 @@
 // Pure. The semantics are those of ipyparallel's Dependency.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,10 +12,10 @@
 
 namespace ddipp::controller {
 
-// How a task ended, and where; "" when it never ran.
+// How a task ended, and where; null when it never ran. The names of engines are shared.
 struct Outcome {
   bool success = false;
-  std::string engine;
+  std::shared_ptr<const std::string> engine;
 };
 
 using Outcomes = std::unordered_map<std::string, Outcome>;

@@ -9,6 +9,7 @@ EnginePool::Engine& EnginePool::add(const std::string& uuid) {
   const auto [found, is_new] = engines_.try_emplace(uuid);
   if (is_new) {
     found->second.uuid = uuid;
+    found->second.name = std::make_shared<const std::string>(uuid);
     found->second.last_used = ++joined_;
     enter(found->second);
   }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <tuple>
@@ -22,6 +23,7 @@ class EnginePool {
 
   struct Engine {
     std::string uuid;
+    std::shared_ptr<const std::string> name;  // the uuid for those that outlive the engine
     int load = 0;
     Order last_used = 0;
     std::set<std::string> running;

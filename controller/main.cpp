@@ -1,6 +1,7 @@
 // dipcontroller: wires options, log, signals and the controller.
 #include <csignal>
 #include <exception>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #include <spdlog/sinks/basic_file_sink.h>
@@ -25,6 +26,14 @@ ddipp::net::UniqueFd take_stop_signals() {
   return ddipp::net::UniqueFd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+// Every engine needs six connections, more than the usual limit of descriptors for 200 engines.
+void allow_many_connections() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -42,6 +51,7 @@ int main(int argc, char** argv) {
       log.flush_on(spdlog::level::info);
     }
     std::signal(SIGXFSZ, SIG_IGN);  // a file that can't grow is an error like a full disk
+    allow_many_connections();
     const auto signal_fd = take_stop_signals();
     ddipp::controller::Controller(parsed.options, log).run(signal_fd.get());
   } catch (const std::exception& error) {

@@ -5,6 +5,7 @@
 
 #include "controller/routing.hpp"
 #include "controller/wire_records.hpp"
+#include "protocol/fields.hpp"
 
 namespace ddipp::controller {
 
@@ -88,14 +89,12 @@ void TaskChannel::on_reply(net::Multipart& message, net::Clock::time_point now) 
     const auto why = envelope ? "it names no receiver" : describe(envelope.error());
     return services_.complaints.add("task results", why, now);
   }
-  const auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
-  if (!metadata || !metadata->is_object()) return;
+  std::string status;
+  std::string dependencies_met;
+  protocol::read_texts(envelope->metadata, services_.session.packing(),
+                       {{"status", status}, {"dependencies_met", dependencies_met}});
   const std::string id = parent_id(*envelope, services_.session.packing());
-  TaskScheduler::TaskResult result;
-  const auto status = metadata->find("status");
-  result.success = status != metadata->end() && *status == "ok";
-  const auto met = metadata->find("dependencies_met");
-  result.dependencies_met = met == metadata->end() || !met->is_boolean() || met->get<bool>();
+  const TaskScheduler::TaskResult result{status == "ok", dependencies_met != "false"};
   if (scheduler_.on_result(std::string(frames[0]), id, result)) {
     stored_.erase(id);
     ledger_.finish(id, parts_of(*envelope, message), std::chrono::system_clock::now());

@@ -42,7 +42,10 @@ void TaskScheduler::remove_engine(const std::string& uuid, const std::string& na
 void TaskScheduler::submit(TaskRequest request, TimePoint now) {
   const std::string id = request.id;
   if (tasks_.contains(id)) return;
-  outcomes_.erase(id);  // submitted again under its old id
+  if (const auto old = outcomes_.find(id); old != outcomes_.end()) {  // submitted once more
+    std::erase(outcome_order_, &*old);
+    outcomes_.erase(old);
+  }
   Task& task = tasks_[id];
   task.order = next_order_++;
   if (request.timeout) {
@@ -86,7 +89,7 @@ bool TaskScheduler::may_run(const Task& task, const std::string& engine) const {
   if (request.follow.empty()) return true;
   const auto ran_here = [&](const std::string& id) {
     const auto found = outcomes_.find(id);
-    return found != outcomes_.end() && found->second.engine == engine &&
+    return found != outcomes_.end() && found->second.engine && *found->second.engine == engine &&
            request.follow.accepts(found->second);
   };
   const auto& ids = request.follow.ids;
@@ -106,7 +109,9 @@ std::vector<EnginePool::Engine*> TaskScheduler::allowed(const Task& task) {
     std::set<std::string> hosts;
     for (const auto& id : task.request.follow.ids) {
       const auto outcome = outcomes_.find(id);
-      if (outcome != outcomes_.end()) hosts.insert(outcome->second.engine);
+      if (outcome != outcomes_.end() && outcome->second.engine) {
+        hosts.insert(*outcome->second.engine);
+      }
     }
     for (const auto& uuid : hosts) consider(pool_.find(uuid));
   } else {
@@ -152,7 +157,8 @@ bool TaskScheduler::on_result(const std::string& engine, const std::string& id, 
   const auto found = tasks_.find(id);
   if (found == tasks_.end() || found->second.engine != engine) return false;
   Task& task = found->second;
-  if (auto* place = pool_.find(engine)) pool_.end(*place, id);
+  auto* place = pool_.find(engine);
+  if (place != nullptr) pool_.end(*place, id);
   task.engine.clear();
   const bool again = !result.dependencies_met || (!result.success && task.request.retries > 0);
   if (again) {
@@ -160,7 +166,7 @@ bool TaskScheduler::on_result(const std::string& engine, const std::string& id, 
     task.refused.insert(engine);
     update(id);
   } else {
-    finish(id, {result.success, engine});
+    finish(id, {result.success, place != nullptr ? place->name : nullptr});
   }
   schedule();
   return !again;
@@ -168,7 +174,7 @@ bool TaskScheduler::on_result(const std::string& engine, const std::string& id, 
 
 void TaskScheduler::fail(const std::string& id, const std::string& error, const std::string& why) {
   actions_.emplace_back(Fail{id, error, why});
-  finish(id, {false, ""});
+  finish(id, {false, nullptr});
 }
 
 void TaskScheduler::finish(const std::string& id, Outcome outcome) {
@@ -182,10 +188,10 @@ void TaskScheduler::finish(const std::string& id, Outcome outcome) {
     }
   }
   tasks_.erase(id);
-  outcomes_[id] = std::move(outcome);
-  outcome_order_.push_back(id);
+  const auto [ended, is_new] = outcomes_.insert_or_assign(id, std::move(outcome));
+  outcome_order_.push_back(&*ended);
   if (outcome_order_.size() > options_.remembered) {
-    outcomes_.erase(outcome_order_.front());
+    outcomes_.erase(outcomes_.find(outcome_order_.front()->first));
     outcome_order_.pop_front();
   }
   ended_.push_back(id);

@@ -55,7 +55,7 @@ using TaskAction = std::variant<Assign, Fail>;
 struct TaskSchedulerOptions {
   int hwm = 1;  // tasks at most on an engine at a time; 0 for no limit
   Scheme scheme = Scheme::leastload;
-  std::size_t remembered = 1'000'000;  // ended tasks that others may still depend on
+  std::size_t remembered = 250'000;  // ended tasks that others may still depend on
   std::function<double()> random = [] { return 0.0; };  // uniform in [0, 1)
 };
 
@@ -117,7 +117,7 @@ class TaskScheduler {
   TaskSchedulerOptions options_;
   std::unordered_map<std::string, Task> tasks_;  // not ended
   Outcomes outcomes_;                            // ended
-  std::deque<std::string> outcome_order_;        // oldest first
+  std::deque<Outcomes::const_pointer> outcome_order_;  // oldest first; nodes don't move
   std::unordered_map<std::string, std::set<std::string>> dependents_;
   EnginePool pool_;
   std::map<Order, std::string> ready_;              // tasks that any engine may run

@@ -14,7 +14,10 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool complete() const { return missing_ == 0; }
 
   bool null() override { return scalar(); }
-  bool boolean(bool) override { return scalar(); }
+  bool boolean(bool value) override {
+    string_t text = value ? "true" : "false";
+    return string(text);
+  }
   bool number_integer(number_integer_t) override { return scalar(); }
   bool number_unsigned(number_unsigned_t) override { return scalar(); }
   bool number_float(number_float_t, const string_t&) override { return scalar(); }

@@ -12,7 +12,7 @@ namespace ddipp::protocol {
 
 struct TextField {
   std::string_view name;
-  std::string& value;  // "" when the map has no such text
+  std::string& value;  // "" when the map has no such text; a truth value is "true" or "false"
 };
 
 // Looks at the top level only and stops when all fields are found. False when the bytes are no map

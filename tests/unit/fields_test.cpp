@@ -25,6 +25,9 @@ TEST_CASE("what is missing, no text or no map reads as nothing") {
   CHECK(read_texts(R"({"msg_id": ["x"]})", Packing::json, {{"msg_id", id}}));
   CHECK(id.empty());
   CHECK(read_texts("{}", Packing::json, {{"msg_id", id}}));
+  CHECK(read_texts(R"({"a": [true], "msg_id": false})", Packing::json, {{"msg_id", id}}));
+  CHECK(id == "false");
+  id.clear();
   for (const char* text : {"", "[]", R"(["msg_id", "x"])", R"("msg_id")", "7", "{\"msg_id\": ", "\xff"}) {
     CHECK_FALSE(read_texts(text, Packing::json, {{"msg_id", id}}));
     CHECK(id.empty());

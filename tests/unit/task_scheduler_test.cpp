@@ -356,7 +356,7 @@ TEST_CASE("dependencies are read in every form that clients write") {
       Json{{"dependencies", {"a"}}, {"all", false}, {"success", false}, {"failure", true}});
   REQUIRE(dependency);
   CHECK_FALSE(dependency->all);
-  CHECK(dependency->accepts({false, ""}));
+  CHECK(dependency->accepts({false, nullptr}));
   CHECK_FALSE(parse_dependency(Json{{"success", false}, {"failure", false}}));
   CHECK_FALSE(parse_dependency(Json{1, 2}));
   CHECK_FALSE(parse_dependency(Json(3)));
