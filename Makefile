@@ -92,6 +92,25 @@ unit: build/stamps/system ## C++ unit tests, optimized
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(JOBS) | tail -1
 	@ctest --preset release
 
+build/stamps/clang: build/stamps/system
+	@command -v clang++ > /dev/null || \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq clang > /dev/null
+	@touch $@
+
+FUZZ_SECONDS ?= 15
+
+.PHONY: fuzz
+fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15 each
+	@cmake --preset fuzz > build/stamps/fuzz.log || (cat build/stamps/fuzz.log; false)
+	@cmake --build --preset fuzz -j $(JOBS) | tail -1
+	@for name in frames metadata query pickle; do \
+	  mkdir -p build/fuzz/corpus-$$name; \
+	  build/fuzz/bin/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name tests/fuzz/corpus/$$name \
+	    > build/fuzz/$$name.log 2>&1 || { tail -40 build/fuzz/$$name.log; exit 1; }; \
+	  echo "fuzz_$$name: $$(sed -n 's/stat::number_of_executed_units: //p' build/fuzz/$$name.log) inputs"; \
+	done
+
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)

@@ -50,7 +50,9 @@ class Loaded:
     def run(self, *options: str, timeout_s: float = 240) -> dict[str, float]:
         names = [f"--engine={uuid}" for uuid in self.uuids] if self.is_relay else []
         command = [LOAD, "run", self.security, *options, *names]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=True
+        )
         return json.loads(done.stdout)
 
     def resident_mib(self) -> float:

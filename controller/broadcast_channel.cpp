@@ -64,8 +64,7 @@ void BroadcastChannel::send_to(const std::string& engine, const Record& whole, c
   child->request.header = protocol::pack(own_header, whole.packing);
   child->request.metadata = metadata;
   if (!services_.registry.find(engine)) {
-    return fail(*child, "EngineError",
-                "there is no engine with uuid " + engine + " (it is gone)");
+    return fail(*child, "EngineError", "there is no engine with uuid " + engine + " (it is gone)");
   }
   ledger_.submit(child);
   outlet_.send(engine, request_frames(*child, {engine, child->client}, services_.session), now);
@@ -152,8 +151,7 @@ void BroadcastChannel::remove_engine(const Engine& engine, const std::string& wh
   }
 }
 
-void BroadcastChannel::fail(const Record& record, const std::string& name,
-                            const std::string& why) {
+void BroadcastChannel::fail(const Record& record, const std::string& name, const std::string& why) {
   const auto now = std::chrono::system_clock::now();
   const std::string engine = record.engine;
   auto reply = error_reply(record, name, why, services_.session, now);

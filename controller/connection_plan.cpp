@@ -62,8 +62,8 @@ ConnectionPlan fresh(const Options& options) {
     *port = engine_ports.next();
   }
   engine.broadcast = {engine_ports.next()};
-  for (int* port : {&client.control, &client.mux, &client.task, &client.iopub,
-                    &client.notification, &client.broadcast}) {
+  for (int* port : {&client.control, &client.mux, &client.task, &client.iopub, &client.notification,
+                    &client.broadcast}) {
     *port = client_ports.next();
   }
   // A client gives up on tasks with a pure scheduler when an engine leaves; ours copes.

@@ -132,11 +132,11 @@ void Controller::write_connection_files() {
   make_folder(options_.engines_file().parent_path(), false);
   if (!plan_.note.empty()) log_.warn(plan_.note);
   if (!plan_.reused) {
-    const auto engine_written = protocol::write_json_file(
-        options_.connection_file("engine"), protocol::to_json(plan_.engine));
+    const auto engine_written = protocol::write_json_file(options_.connection_file("engine"),
+                                                          protocol::to_json(plan_.engine));
     if (!engine_written) throw std::runtime_error(engine_written.error());
-    const auto client_written = protocol::write_json_file(
-        options_.connection_file("client"), protocol::to_json(plan_.client));
+    const auto client_written = protocol::write_json_file(options_.connection_file("client"),
+                                                          protocol::to_json(plan_.client));
     if (!client_written) throw std::runtime_error(client_written.error());
   }
   log_.info("connection files: {}, {}", options_.connection_file("client").string(),
@@ -165,12 +165,10 @@ void Controller::listen(zmq::socket_t& socket, const char* channel, const char* 
 void Controller::connect_sockets() {
   using Time = net::Clock::time_point;
   const auto relay = [this](auto& channel, Channel& sockets, const char* name) {
-    listen(sockets.front, name, "clients", [&channel](net::Multipart& message, Time now) {
-      channel.on_request(message, now);
-    });
-    listen(sockets.back, name, "engines", [&channel](net::Multipart& message, Time now) {
-      channel.on_reply(message, now);
-    });
+    listen(sockets.front, name, "clients",
+           [&channel](net::Multipart& message, Time now) { channel.on_request(message, now); });
+    listen(sockets.back, name, "engines",
+           [&channel](net::Multipart& message, Time now) { channel.on_reply(message, now); });
   };
   listen(endpoints_.query, "hub", "peers",
          [this](net::Multipart& message, Time now) { on_query(message, now); });
@@ -217,8 +215,7 @@ void Controller::run(int signal_fd) {
     signalfd_siginfo info{};
     if (::read(signal_fd, &info, sizeof info) != sizeof info) return;
     const char* name = ::strsignal(static_cast<int>(info.ssi_signo));
-    hub_.on_stop_signal(std::string("signal ") + (name == nullptr ? "?" : name),
-                        net::Clock::now());
+    hub_.on_stop_signal(std::string("signal ") + (name == nullptr ? "?" : name), net::Clock::now());
     run_actions();
   });
   reactor_.run();
@@ -299,8 +296,8 @@ void Controller::run_actions() {
 }
 
 void Controller::perform(const Reply& action) {
-  send_reply(endpoints_.query, {action.identity}, action.type, action.content,
-             action.parent_header, action.buffers);
+  send_reply(endpoints_.query, {action.identity}, action.type, action.content, action.parent_header,
+             action.buffers);
 }
 
 void Controller::perform(const Notify& action) {

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-
 #include <unistd.h>
 
 #include "launcher/profile.hpp"
@@ -58,8 +57,8 @@ void DaskScheduler::start(const Dask& request) {
   try {
     child_ = std::make_unique<Child>();
     child_->process =
-        bp::child(find_python(), "-c", kProgram, arguments.dump(), bp::std_in < child_->input,
-                  bp::std_out > child_->output, bp::std_err > stderr);
+        bp::child(find_python(), "-c", kProgram, arguments.dump(),
+                  bp::std_in<child_->input, bp::std_out> child_->output, bp::std_err > stderr);
   } catch (const bp::process_error& error) {
     child_.reset();
     return answer_all(protocol::error_content(

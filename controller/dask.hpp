@@ -41,8 +41,8 @@ class DaskScheduler {
   net::Reactor& reactor_;
   Answer answer_;
   std::unique_ptr<Child> child_;
-  std::string text_;               // of the child, until its first whole line
-  protocol::Json address_;         // null until it listens
+  std::string text_;        // of the child, until its first whole line
+  protocol::Json address_;  // null until it listens
   std::vector<Dask> unanswered_;
 };
 

@@ -21,8 +21,7 @@ void DirectChannel::on_request(net::Multipart& message, net::Clock::time_point n
   const bool has_reply = record->msg_type.ends_with("_request");
   if (!services_.registry.find(engine)) {
     if (!has_reply) return;
-    return fail(*record, "EngineError",
-                "there is no engine with uuid " + engine + " (it is gone)");
+    return fail(*record, "EngineError", "there is no engine with uuid " + engine + " (it is gone)");
   }
   if (has_reply) ledger_.submit(record);
   swap_identities(message);

@@ -14,8 +14,7 @@ namespace ddipp::controller {
 class DirectChannel {
  public:
   // `name` is for the log.
-  DirectChannel(std::string name, Channel& channel, const ChannelServices& services,
-                Ledger& ledger)
+  DirectChannel(std::string name, Channel& channel, const ChannelServices& services, Ledger& ledger)
       : name_(std::move(name)),
         channel_(channel),
         services_(services),

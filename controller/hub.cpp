@@ -45,8 +45,7 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
     const Json arguments = message.content.is_object()
                                ? message.content.value("scheduler_args", Json::object())
                                : Json::object();
-    actions_.emplace_back(
-        Dask{type == "become_dask_request", identity, arguments, message.header});
+    actions_.emplace_back(Dask{type == "become_dask_request", identity, arguments, message.header});
     return;
   }
   if (auto answer = queries_.answer(message)) {
@@ -238,8 +237,9 @@ void Hub::tick(TimePoint now) {
   }
   for (const auto& uuid : heart_monitor_.beat(now)) {
     if (const auto engine = registry_.find(uuid)) {
-      remove_engine(engine->id, "it answered none of the last " +
-                                    std::to_string(options_.heart.max_misses + 1) + " pings",
+      remove_engine(engine->id,
+                    "it answered none of the last " +
+                        std::to_string(options_.heart.max_misses + 1) + " pings",
                     true);
     }
   }

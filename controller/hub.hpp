@@ -77,8 +77,8 @@ struct Log {
   std::string text;
 };
 
-using Action =
-    std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost, Resubmit, Dask, Log>;
+using Action = std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost,
+                            Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;

@@ -31,8 +31,8 @@ Json result_of(const Record& record) {
     io[key] = field(record, key);
   }
   Json content{{"io", std::move(io)}};
-  for (const char* key : {"header", "metadata", "result_metadata", "result_header",
-                          "result_content", "received"}) {
+  for (const char* key :
+       {"header", "metadata", "result_metadata", "result_header", "result_content", "received"}) {
     content[key] = field(record, key);
   }
   return content;
@@ -127,11 +127,11 @@ Answer HubQueries::queue_status(const Message& request) const {
   for (const Engine& engine : wanted.engines) {
     const auto view = ledger_.view(engine.uuid);
     reply[std::to_string(engine.id)] =
-        content->verbose ? Json{{"queue", view.queue}, {"tasks", view.tasks},
-                                {"completed", view.completed}}
-                         : Json{{"queue", view.queue.size()},
-                                {"tasks", view.tasks.size()},
-                                {"completed", view.completed_count}};
+        content->verbose
+            ? Json{{"queue", view.queue}, {"tasks", view.tasks}, {"completed", view.completed}}
+            : Json{{"queue", view.queue.size()},
+                   {"tasks", view.tasks.size()},
+                   {"completed", view.completed_count}};
   }
   const auto unassigned = ledger_.unassigned();
   reply["unassigned"] = content->verbose ? Json(unassigned) : Json(unassigned.size());

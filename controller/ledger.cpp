@@ -120,7 +120,9 @@ Ledger::EngineView Ledger::view(const std::string& engine) const {
   const auto found = engines_.find(engine);
   if (found == engines_.end()) return {};
   const Engine& state = found->second;
-  return {ids(state.queue), ids(state.tasks), {state.completed.begin(), state.completed.end()},
+  return {ids(state.queue),
+          ids(state.tasks),
+          {state.completed.begin(), state.completed.end()},
           state.completed_count};
 }
 

@@ -1,5 +1,6 @@
-// Which requests are on their way, and where: the queues that queue_status shows, and what has to be
-// answered when an engine dies or the controller stops. Pure. Finished records live in the store.
+// Which requests are on their way, and where: the queues that queue_status shows, and what has to
+// be answered when an engine dies or the controller stops. Pure. Finished records live in the
+// store.
 //
 // A request is in exactly one list until it is finished: unassigned, or the direct requests or the
 // tasks of its engine.

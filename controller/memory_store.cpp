@@ -91,9 +91,7 @@ StoreResult<std::monostate> MemoryStore::drop(const Query& query) {
   return std::monostate();
 }
 
-StoreResult<std::vector<std::string>> MemoryStore::history() {
-  return by_submission(in_order({}));
-}
+StoreResult<std::vector<std::string>> MemoryStore::history() { return by_submission(in_order({})); }
 
 std::vector<std::string> by_submission(const std::vector<RecordPtr>& records) {
   std::vector<std::pair<protocol::Timestamp, const std::string*>> dated;

@@ -3,13 +3,12 @@
 
 #include <map>
 #include <memory>
-#include <string>
-
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
+#include <string>
 
 #include "controller/ledger.hpp"
 #include "controller/registry.hpp"

@@ -16,8 +16,9 @@ namespace {
 using Arguments = std::vector<std::string>;
 
 const std::vector<std::string> kClasses{
-    "IPController", "IPControllerApp", "HubFactory", "Hub",      "HeartMonitor", "TaskScheduler",
-    "DictDB",       "SQLiteDB",        "Session",    "ProfileDir", "BaseParallelApplication"};
+    "IPController",           "IPControllerApp", "HubFactory", "Hub",     "HeartMonitor",
+    "TaskScheduler",          "DictDB",          "SQLiteDB",   "Session", "ProfileDir",
+    "BaseParallelApplication"};
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -109,24 +110,29 @@ void add_engines(CLI::App& app, Options& options, Raw& raw) {
                   "Listen where an earlier controller did, by its connection files");
   group->add_flag("--restore,--IPController.restore_engines", options.restore,
                   "--reuse, and expect its engines back; with --sqlitedb run its unfinished tasks");
-  group->add_option("--ping,--HeartMonitor.period", raw.ping,
-                    "Milliseconds between heartbeats [3000]")
+  group
+      ->add_option("--ping,--HeartMonitor.period", raw.ping,
+                   "Milliseconds between heartbeats [3000]")
       ->check(CLI::Range(1, 3'600'000));
-  group->add_option("--HeartMonitor.max_heartmonitor_misses", options.max_heartbeat_misses,
-                    "Heartbeats an engine may miss in a row [10]")
+  group
+      ->add_option("--HeartMonitor.max_heartmonitor_misses", options.max_heartbeat_misses,
+                   "Heartbeats an engine may miss in a row [10]")
       ->check(CLI::Range(1, 1'000'000));
-  group->add_option("--IPController.registration_timeout", raw.registration_timeout,
-                    "Seconds for a registration [30 or ten pings]")
+  group
+      ->add_option("--IPController.registration_timeout", raw.registration_timeout,
+                   "Seconds for a registration [30 or ten pings]")
       ->check(CLI::NonNegativeNumber);
 }
 
 void add_tasks(CLI::App& app, Options& options) {
   auto* group = app.add_option_group("Tasks");
-  group->add_option("--scheme,--TaskScheduler.scheme_name", options.scheme,
-                    "leastload, lru, plainrandom, weighted, twobin or pure [leastload]")
+  group
+      ->add_option("--scheme,--TaskScheduler.scheme_name", options.scheme,
+                   "leastload, lru, plainrandom, weighted, twobin or pure [leastload]")
       ->check(CLI::IsMember({"leastload", "lru", "plainrandom", "weighted", "twobin", "pure"}));
-  group->add_option("--hwm,--TaskScheduler.hwm", options.hwm,
-                    "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
+  group
+      ->add_option("--hwm,--TaskScheduler.hwm", options.hwm,
+                   "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
       ->check(CLI::NonNegativeNumber);
 }
 
@@ -136,7 +142,8 @@ void add_results(CLI::App& app, Options& options, Raw& raw) {
       "--dictdb", [&] { options.store = "dict"; }, "Keep results in memory [default]");
   group->add_flag_callback(
       "--sqlitedb", [&] { options.store = "sqlite"; }, "Keep results in a file");
-  group->add_flag_callback("--nodb", [&] { options.store = "none"; }, "Keep no results");
+  group->add_flag_callback(
+      "--nodb", [&] { options.store = "none"; }, "Keep no results");
   group->add_option_function<std::string>(
       "--IPController.db_class", [&](const std::string& name) { options.store = store_name(name); },
       "DictDB, SQLiteDB or NoDB");
@@ -144,8 +151,9 @@ void add_results(CLI::App& app, Options& options, Raw& raw) {
                     "Records in memory at most [1024]");
   group->add_option("--DictDB.size_limit", options.memory.size_limit,
                     "Bytes in memory at most [1 GiB]");
-  group->add_option("--DictDB.cull_fraction", options.memory.cull_fraction,
-                    "Part of a limit that is freed when it is exceeded [0.1]")
+  group
+      ->add_option("--DictDB.cull_fraction", options.memory.cull_fraction,
+                   "Part of a limit that is freed when it is exceeded [0.1]")
       ->check(CLI::Range(0.0, 1.0));
   group->add_option("--SQLiteDB.location", raw.sqlite_folder, "Folder of the file [the profile]");
   group->add_option("--SQLiteDB.filename", raw.sqlite_file, "[tasks.db]");
@@ -157,8 +165,9 @@ void add_operation(CLI::App& app, Options& options, Raw& raw) {
   group->add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number");
   group->add_flag("--log-to-file,--BaseParallelApplication.log_to_file,--IPController.log_to_file",
                   raw.log_to_file, "Write the log to the profile's log folder");
-  group->add_option("--metrics-port", options.metrics_port,
-                    "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")
+  group
+      ->add_option("--metrics-port", options.metrics_port,
+                   "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")
       ->check(CLI::Range(0, 65535));
   // Of the original; there is nothing here that they could change.
   group->add_flag("--usethreads,--IPController.use_threads", raw.ignored,
@@ -185,23 +194,23 @@ void finish(Options& options, const Raw& raw) {
     return own.empty() ? common : own;
   };
   options.profile_dir = find_profile_dir(raw.profile_dir, raw.ipython_dir, raw.profile);
-  options.client_interface = either(raw.client_transport, raw.transport) + "://" +
-                             either(raw.client_ip, raw.ip);
-  options.engine_interface = either(raw.engine_transport, raw.transport) + "://" +
-                             either(raw.engine_ip, raw.ip);
+  options.client_interface =
+      either(raw.client_transport, raw.transport) + "://" + either(raw.client_ip, raw.ip);
+  options.engine_interface =
+      either(raw.engine_transport, raw.transport) + "://" + either(raw.engine_ip, raw.ip);
   if (options.location.empty()) options.location = host_name();
   options.key = signing_key(options, raw);
   options.ping_period = std::chrono::milliseconds(raw.ping);
   options.registration_timeout = std::chrono::seconds(raw.registration_timeout);
   options.reuse = options.reuse || options.restore;
-  options.sqlite.file = (raw.sqlite_folder.empty() ? options.profile_dir
-                                                   : std::filesystem::path(raw.sqlite_folder)) /
-                        raw.sqlite_file;
+  options.sqlite.file =
+      (raw.sqlite_folder.empty() ? options.profile_dir : std::filesystem::path(raw.sqlite_folder)) /
+      raw.sqlite_file;
   options.log_level = log_level_name(options.log_level);
   if (raw.log_to_file) {
-    options.log_file = options.profile_dir / "log" /
-                       ("ipcontroller-" + options.cluster_id + "-" + std::to_string(::getpid()) +
-                        ".log");
+    options.log_file =
+        options.profile_dir / "log" /
+        ("ipcontroller-" + options.cluster_id + "-" + std::to_string(::getpid()) + ".log");
   }
 }
 
@@ -225,8 +234,9 @@ Options parse(CLI::App& app, const Arguments& arguments) {
   add_tasks(app, options);
   add_results(app, options, raw);
   add_operation(app, options, raw);
-  app.footer("Options may also stand in ipcontroller_config.json of the profile:\n"
-             "  {\"IPController\": {\"ip\": \"*\"}, \"HeartMonitor\": {\"period\": 1000}}");
+  app.footer(
+      "Options may also stand in ipcontroller_config.json of the profile:\n"
+      "  {\"IPController\": {\"ip\": \"*\"}, \"HeartMonitor\": {\"period\": 1000}}");
   parse_command_line(app, arguments);
   finish(options, raw);
   if (!raw.work_dir.empty()) std::filesystem::current_path(raw.work_dir);

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
-
 #include <fnmatch.h>
+#include <optional>
 
 namespace ddipp::controller {
 

@@ -59,11 +59,11 @@ using RecordPtr = std::shared_ptr<Record>;
 
 // The keys of a record in a db_reply and the columns of ipyparallel's tasks.db, in its order.
 inline constexpr std::array<std::string_view, 23> kRecordKeys{
-    "msg_id",         "header",          "metadata",      "content",        "buffers",
-    "submitted",      "client_uuid",     "engine_uuid",   "started",        "completed",
-    "resubmitted",    "received",        "result_header", "result_metadata", "result_content",
-    "result_buffers", "queue",           "execute_input", "execute_result", "error",
-    "stdout",         "stderr",          "label"};
+    "msg_id",         "header",      "metadata",      "content",         "buffers",
+    "submitted",      "client_uuid", "engine_uuid",   "started",         "completed",
+    "resubmitted",    "received",    "result_header", "result_metadata", "result_content",
+    "result_buffers", "queue",       "execute_input", "execute_result",  "error",
+    "stdout",         "stderr",      "label"};
 
 bool is_record_key(std::string_view key);
 bool is_date_key(std::string_view key);

@@ -24,13 +24,14 @@ constexpr std::array<std::string_view, kRecordKeys.size()> kTypes{
 
 // What the result, the engine and the output of a request can change.
 constexpr std::array<std::string_view, 14> kChanging{
-    "engine_uuid",    "started",       "completed",      "resubmitted",   "received",
+    "engine_uuid",    "started",         "completed",      "resubmitted",    "received",
     "result_header",  "result_metadata", "result_content", "result_buffers", "execute_input",
-    "execute_result", "error",         "stdout",         "stderr"};
+    "execute_result", "error",           "stdout",         "stderr"};
 
 std::string sql_name(const std::string& name) {
   std::string text = "\"";
-  for (const char letter : name) text += letter == '"' ? std::string("\"\"") : std::string(1, letter);
+  for (const char letter : name)
+    text += letter == '"' ? std::string("\"\"") : std::string(1, letter);
   return text + "\"";
 }
 
@@ -52,7 +53,25 @@ void bind_blob(SQLite::Statement& statement, int index, const std::vector<Blob>&
   statement.bind(index, pickled.data(), static_cast<int>(pickled.size()));
 }
 
+// The packed form of a column that holds a message's part, null for the other columns.
+const std::string* packed_part(const Record& record, std::string_view key) {
+  static const std::string none;
+  if (key == "header") return &record.request.header;
+  if (key == "metadata") return &record.request.metadata;
+  if (key == "content") return &record.request.content;
+  if (!key.starts_with("result_") || key == "result_buffers") return nullptr;
+  if (!record.result) return &none;
+  if (key == "result_header") return &record.result->header;
+  if (key == "result_metadata") return &record.result->metadata;
+  return &record.result->content;
+}
+
 void bind(SQLite::Statement& statement, int index, const Record& record, std::string_view key) {
+  const auto* part = packed_part(record, key);
+  if (part != nullptr && part->empty()) return statement.bind(index);
+  if (part != nullptr && record.packing == protocol::Packing::json) {
+    return statement.bindNoCopy(index, *part);  // JSON as it came
+  }
   if (key == "buffers") return bind_blob(statement, index, record.request.buffers);
   if (key == "result_buffers") {
     return record.result ? bind_blob(statement, index, record.result->buffers)
@@ -134,9 +153,11 @@ StoreError store_error(const SQLite::Exception& error) {
 }  // namespace
 
 SqliteStore::SqliteStore(const std::filesystem::path& file, std::string table,
-                         protocol::Packing packing, std::function<void(const std::string&)> log)
-try : database_(file.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 2000),
-      table_(std::move(table)), packing_(packing), log_(std::move(log)) {
+                         protocol::Packing packing, std::function<void(const std::string&)> log) try
+    : database_(file.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 2000),
+      table_(std::move(table)),
+      packing_(packing),
+      log_(std::move(log)) {
   database_.exec("PRAGMA journal_mode=WAL");
   database_.exec("PRAGMA synchronous=NORMAL");
   choose_table();
@@ -335,8 +356,9 @@ StoreResult<std::vector<std::string>> SqliteStore::history() {
   flush();
   try {
     std::vector<std::string> ids;
-    SQLite::Statement select(database_, "SELECT msg_id FROM " + sql_name(table_) +
-                                            " WHERE submitted IS NOT NULL ORDER BY submitted, rowid");
+    SQLite::Statement select(database_,
+                             "SELECT msg_id FROM " + sql_name(table_) +
+                                 " WHERE submitted IS NOT NULL ORDER BY submitted, rowid");
     while (select.executeStep()) ids.push_back(select.getColumn(0).getString());
     return ids;
   } catch (const SQLite::Exception& error) {

@@ -7,13 +7,12 @@
 // log); what was not flushed by then is lost.
 #pragma once
 
+#include <SQLiteCpp/SQLiteCpp.h>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
-
-#include <SQLiteCpp/SQLiteCpp.h>
 
 #include "controller/store.hpp"
 

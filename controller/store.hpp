@@ -65,8 +65,9 @@ class NoStore final : public Store {
 
  private:
   static Failure<StoreError> error() {
-    return {{"NoData",
-             "this controller keeps no results; start it with --dictdb or --sqlitedb to keep them"}};
+    return {
+        {"NoData",
+         "this controller keeps no results; start it with --dictdb or --sqlitedb to keep them"}};
   }
 };
 

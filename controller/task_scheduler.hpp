@@ -62,8 +62,7 @@ struct TaskSchedulerOptions {
 class TaskScheduler {
  public:
   explicit TaskScheduler(TaskSchedulerOptions options)
-      : options_(std::move(options)),
-        pool_(options_.scheme, options_.hwm, options_.random) {}
+      : options_(std::move(options)), pool_(options_.scheme, options_.hwm, options_.random) {}
 
   void add_engine(const std::string& uuid);
   // Its tasks are retried or fail; `id` and `why` are for the text of the failure.
@@ -115,8 +114,8 @@ class TaskScheduler {
   void assign(Task& task, EnginePool::Engine& engine);
 
   TaskSchedulerOptions options_;
-  std::unordered_map<std::string, Task> tasks_;  // not ended
-  Outcomes outcomes_;                            // ended
+  std::unordered_map<std::string, Task> tasks_;        // not ended
+  Outcomes outcomes_;                                  // ended
   std::deque<Outcomes::const_pointer> outcome_order_;  // oldest first; nodes don't move
   std::unordered_map<std::string, std::set<std::string>> dependents_;
   EnginePool pool_;

@@ -11,8 +11,10 @@ namespace ddipp::controller {
 using protocol::Json;
 
 Parts parts_of(const protocol::Envelope& envelope, net::Multipart& message) {
-  Parts parts{std::string(envelope.header), std::string(envelope.metadata),
-              std::string(envelope.content), {}};
+  Parts parts{std::string(envelope.header),
+              std::string(envelope.metadata),
+              std::string(envelope.content),
+              {}};
   parts.buffers.reserve(message.size() - envelope.first_buffer);
   for (std::size_t i = envelope.first_buffer; i < message.size(); ++i) {
     parts.buffers.push_back(net::share(message[i]));

@@ -39,8 +39,8 @@ Result<std::monostate> write_state(const fs::path& path, const ClusterState& sta
   fs::create_directories(path.parent_path(), error);
   if (error) return Failure{"can't create " + path.parent_path().string() + ": " + error.message()};
   return protocol::write_json_file(path, Json{{"cluster_id", state.cluster_id},
-                                                    {"launcher", state.launcher},
-                                                    {"started", state.started}});
+                                              {"launcher", state.launcher},
+                                              {"started", state.started}});
 }
 
 std::optional<ClusterState> read_living(const fs::path& path) {

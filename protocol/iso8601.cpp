@@ -90,8 +90,10 @@ std::optional<Timestamp> parse_iso8601(std::string_view text) {
       !scan.digits(2, utc.tm_sec)) {
     return std::nullopt;
   }
-  if (utc.tm_mon < 1 || utc.tm_mon > 12 || utc.tm_mday < 1 || utc.tm_mday > 31 ||
-      utc.tm_hour > 23 || utc.tm_min > 59 || utc.tm_sec > 60) {
+  // A Timestamp counts nanoseconds in 64 bits.
+  if (utc.tm_year < 1700 || utc.tm_year > 2200 || utc.tm_mon < 1 || utc.tm_mon > 12 ||
+      utc.tm_mday < 1 || utc.tm_mday > 31 || utc.tm_hour > 23 || utc.tm_min > 59 ||
+      utc.tm_sec > 60) {
     return std::nullopt;
   }
   std::chrono::microseconds fraction{0};
@@ -105,8 +107,8 @@ std::optional<Timestamp> parse_iso8601(std::string_view text) {
   utc.tm_year -= 1900;
   utc.tm_mon -= 1;
   const std::time_t seconds = timegm(&utc) - *offset;
-  return Timestamp(std::chrono::duration_cast<Timestamp::duration>(
-      std::chrono::seconds(seconds) + fraction));
+  return Timestamp(
+      std::chrono::duration_cast<Timestamp::duration>(std::chrono::seconds(seconds) + fraction));
 }
 
 }  // namespace ddipp::protocol

@@ -14,7 +14,7 @@ using Timestamp = std::chrono::system_clock::time_point;
 std::string iso8601(Timestamp time);
 
 // Reads what Jupyter's clients write: date, "T", time, fraction of up to nine digits or none, then
-// "Z", an offset such as +01:00 or +0100, or nothing, which is taken for UTC.
+// "Z", an offset such as +01:00 or +0100, or nothing, which is taken for UTC. Years 1700 to 2200.
 std::optional<Timestamp> parse_iso8601(std::string_view text);
 
 }  // namespace ddipp::protocol

@@ -75,9 +75,10 @@ class ReplayGuard {
 
   std::size_t limit_;
   std::size_t slot_count_;
-  // Marks, 0 for none, never more than half of them and one; pages that are not used take no memory.
+  // Marks, 0 for none, never more than half of them and one; pages that are not used take no
+  // memory.
   std::unique_ptr<std::uint64_t[], Free> slots_;
-  std::vector<std::uint64_t> ring_;   // marks in the order of their coming, from oldest_
+  std::vector<std::uint64_t> ring_;  // marks in the order of their coming, from oldest_
   std::size_t oldest_ = 0;
 };
 

@@ -130,8 +130,7 @@ class Client {
   }
 
   int in_flight() const {
-    const auto each =
-        load_.channel == "broadcast" ? static_cast<long>(targets_.size()) : 1L;
+    const auto each = load_.channel == "broadcast" ? static_cast<long>(targets_.size()) : 1L;
     return static_cast<int>(sent_ - replies_ / each);
   }
 

@@ -11,10 +11,10 @@ namespace ddipp::load {
 struct Load {
   std::string channel = "mux";  // mux, task or broadcast
   int requests = 100'000;
-  int window = 200;               // unanswered at a time
-  double rate = 0;                // requests a second, 0 for as fast as the window allows
-  std::size_t buffer_bytes = 64;  // one buffer of a request
-  bool wait_for_hub = true;       // until it has every result
+  int window = 200;                  // unanswered at a time
+  double rate = 0;                   // requests a second, 0 for as fast as the window allows
+  std::size_t buffer_bytes = 64;     // one buffer of a request
+  bool wait_for_hub = true;          // until it has every result
   std::vector<std::string> engines;  // uuids of a bare relay's engines; else the hub is asked
 };
 

@@ -52,10 +52,9 @@ int main(int argc, char** argv) {
     if (*relay) run_relay(folder);
     if (*engines) run_engines(read_connection(folder), count);
     const Outcome outcome = run_load(read_connection(folder), load);
-    std::printf(
-        "{\"answered_s\": %.6f, \"stored_s\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
-        outcome.answered_s, outcome.stored_s, quantile(outcome.latencies_us, 0.5),
-        quantile(outcome.latencies_us, 0.99));
+    std::printf("{\"answered_s\": %.6f, \"stored_s\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+                outcome.answered_s, outcome.stored_s, quantile(outcome.latencies_us, 0.5),
+                quantile(outcome.latencies_us, 0.99));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ddipp_load: %s\n", error.what());
     return 1;

@@ -66,8 +66,7 @@ class Engines {
     }
     sockets->requests.reserve(wanted.size());
     for (const int port : wanted) {
-      auto& socket =
-          sockets->requests.emplace_back(connect(zmq::socket_type::dealer, uuid, port));
+      auto& socket = sockets->requests.emplace_back(connect(zmq::socket_type::dealer, uuid, port));
       reactor_.add(socket, [this, &socket, uuid](net::Multipart& request) {
         answer(socket, uuid, request);
       });
@@ -79,14 +78,14 @@ class Engines {
   void register_all() {
     const auto& ports = connection_.engine;
     query_ = connect(zmq::socket_type::dealer, "", ports.common.registration);
-    notification_ =
-        connect(zmq::socket_type::sub, "", connection_.client.notification);
+    notification_ = connect(zmq::socket_type::sub, "", connection_.client.notification);
     notification_.set(zmq::sockopt::subscribe, "");
     reactor_.add(query_, [this](net::Multipart& message) { on_reply(message); });
     reactor_.add(notification_, [this](net::Multipart& message) { on_notification(message); });
     for (const auto& uuid : uuids_) {
       protocol::Message request;
-      request.header = session_.make_header("registration_request", std::chrono::system_clock::now());
+      request.header =
+          session_.make_header("registration_request", std::chrono::system_clock::now());
       request.content = Json{{"uuid", uuid}};
       auto frames = net::make_multipart(session_.seal(request));
       net::send(query_, frames);

@@ -10,7 +10,8 @@ namespace {
 constexpr std::size_t kSmall = 512;  // bytes
 
 void release(void* /*data*/, void* hint) {
-  delete static_cast<std::shared_ptr<const void>*>(hint);  // NOLINT(cppcoreguidelines-owning-memory)
+  delete static_cast<std::shared_ptr<const void>*>(
+      hint);  // NOLINT(cppcoreguidelines-owning-memory)
 }
 
 }  // namespace
@@ -27,7 +28,8 @@ zmq::message_t make_frame(const protocol::Blob& blob) {
   if (blob.size() <= kSmall) return make_frame(blob.view());
   auto owner = std::make_unique<std::shared_ptr<const void>>(blob.owner());
   // ZeroMQ does not write to what it sends.
-  auto* data = const_cast<char*>(blob.view().data());  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  auto* data =
+      const_cast<char*>(blob.view().data());  // NOLINT(cppcoreguidelines-pro-type-const-cast)
   zmq::message_t frame(data, blob.size(), release, owner.get());
   owner.release();
   return frame;

@@ -19,7 +19,7 @@ struct World {
   int made = 0;
   HubQueries queries{registry, ledger, store, [this](const std::string& type) {
                        return Header{"new" + std::to_string(++made), type, "hub", "u",
-                                     "2026-02-01T00:00:00.000000Z", "5.4"};
+                                     "2026-02-01T00:00:00.000000Z",  "5.4"};
                      }};
 
   World() {
@@ -83,8 +83,7 @@ TEST_CASE("results come with their buffers in the order of the sorted ids") {
   REQUIRE(answer.buffers.size() == 2);
   CHECK(answer.buffers[0].view() == "result of a");
   CHECK(answer.buffers[1].view() == "result of b");
-  const auto status =
-      world.ask("result_request", {{"msg_ids", {"a", "c"}}, {"status_only", true}});
+  const auto status = world.ask("result_request", {{"msg_ids", {"a", "c"}}, {"status_only", true}});
   CHECK(status.content["completed"] == Json{"a"});
   CHECK_FALSE(status.content.contains("a"));
   CHECK(status.buffers.empty());
@@ -118,7 +117,9 @@ TEST_CASE("purging drops what is finished and refuses what is pending") {
   world.run("b", "e0");
   world.run("c", "e1");
   world.ledger.submit(make_record("p", "e0"));
-  const auto history = [&] { return world.ask("history_request", Json::object()).content["history"]; };
+  const auto history = [&] {
+    return world.ask("history_request", Json::object()).content["history"];
+  };
   CHECK(world.ask("purge_request", {{"msg_ids", {"a", "p"}}}).content["ename"] == "IndexError");
   CHECK(world.ask("purge_request", {{"engine_ids", {9}}}).content["ename"] == "IndexError");
   CHECK(history().size() == 4);

@@ -28,9 +28,9 @@ std::vector<fs::path> core_files() {
       }
     }
   }
-  for (const char* name :
-       {"dependency", "engine_pool", "heart_monitor", "hub", "hub_queries", "ledger", "memory_store",
-        "pickled_buffers", "query", "record", "registry", "routing", "scheme", "task_scheduler"}) {
+  for (const char* name : {"dependency", "engine_pool", "heart_monitor", "hub", "hub_queries",
+                           "ledger", "memory_store", "pickled_buffers", "query", "record",
+                           "registry", "routing", "scheme", "task_scheduler"}) {
     for (const char* suffix : {".hpp", ".cpp"}) {
       files.push_back(root / "controller" / (std::string(name) + suffix));
     }

@@ -17,8 +17,9 @@ inline controller::RecordPtr make_record(const std::string& id, const std::strin
   record->client = "client";
   record->engine = engine;
   record->queue = queue;
-  record->request = {R"({"msg_id": ")" + id + R"(", "msg_type": "apply_request", "session": "s1",)" +
-                         R"( "date": ")" + date + R"("})",
+  record->request = {R"({"msg_id": ")" + id +
+                         R"(", "msg_type": "apply_request", "session": "s1",)" + R"( "date": ")" +
+                         date + R"("})",
                      R"({"label": "training"})",
                      "{}",
                      {protocol::Blob(std::string("buffer of ") + id)}};

@@ -206,11 +206,12 @@ TEST_CASE("buffers are pickled as Python reads them and read as Python pickles t
   REQUIRE(five->size() == 3);
   CHECK((*five)[0].view() == "a");
   CHECK((*five)[2].view().empty());
-  const auto three = unpickle_buffers("\x80\x03]q\x00(C\x01"
-                                      "aq\x01"
-                                      "C\x00q\x02"
-                                      "h\x02"
-                                      "e."s);
+  const auto three = unpickle_buffers(
+      "\x80\x03]q\x00(C\x01"
+      "aq\x01"
+      "C\x00q\x02"
+      "h\x02"
+      "e."s);
   REQUIRE(three);
   CHECK(three->size() == 3);
   for (const auto& bad : {""s, "."s, "\x80\x04"s, "\x80\x04]C\x05"s, "cos\nsystem\n."s,

@@ -308,7 +308,8 @@ TEST_CASE("an engine that comes late gets the next task") {
 }
 
 TEST_CASE("100000 tasks on 1000 engines, each under every scheme") {
-  for (const Scheme scheme : {Scheme::leastload, Scheme::lru, Scheme::plainrandom, Scheme::twobin}) {
+  for (const Scheme scheme :
+       {Scheme::leastload, Scheme::lru, Scheme::plainrandom, Scheme::twobin}) {
     TaskSchedulerOptions options;
     options.scheme = scheme;
     std::mt19937 random(1);
