@@ -1,8 +1,8 @@
 """Rows of the controller: raw load from C++ against our controller, the stock one and a bare relay.
 
-The load generator (``ddipp_load``) writes pre-built frames to raw sockets and simulates engines that
-answer at once, so that neither the Python client nor Python engines are what is measured. The clock
-of a throughput stops when the hub has every result.
+The load generator (``ddipp_load``) writes pre-built frames to raw sockets and simulates engines
+that answer at once, so that neither the Python client nor Python engines are what is measured. The
+clock of a throughput stops when the hub has every result.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def throughput(channel: str, engines: int, window: int) -> Any:
 
 
 def broadcast_throughput(side: str) -> float:
-    """Answers a second. The stock hub never counts broadcasts as completed: the clock stops early."""
+    """Answers a second; the stock hub never counts broadcasts as completed, so it is not asked."""
     requests = REQUESTS["broadcast"][side]
     with loaded(side, 16) as running:
         result = running.run(

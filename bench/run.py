@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import controller
 import ipyparallel
 import psutil
 from programs import PROGRAMS, QUIET, Row, wait_for_file
+
+import controller
 
 ROOT = Path(__file__).resolve().parent.parent
 

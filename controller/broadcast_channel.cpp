@@ -41,33 +41,34 @@ void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_poin
       targets.push_back(std::move(target));
     }
   }
-  (*metadata)["targets"] = targets;
   (*metadata)["original_msg_id"] = whole->msg_id;
   const auto coalescing = metadata->find("is_coalescing");
   if (coalescing != metadata->end() && *coalescing == true && !targets.empty()) {
     pending_[whole->msg_id] = Pending{whole, targets, {}, {}, false};
     ledger_.submit(whole);
   }
-  const std::string packed_metadata = protocol::pack(*metadata, services_.session.packing());
+  // The list of all targets grows with the engines: each gets its own entry only.
+  Record child = *whole;
+  child.request.metadata.clear();
   for (const Json& target : targets) {
-    send_to(target[0].get<std::string>(), *whole, *header, packed_metadata, now);
+    (*metadata)["targets"] = Json::array({target});
+    child.engine = target[0].get<std::string>();
+    child.msg_id = child_id(whole->msg_id, child.engine);
+    (*header)["msg_id"] = child.msg_id;
+    child.request.header = protocol::pack(*header, child.packing);
+    child.request.metadata = protocol::pack(*metadata, child.packing);
+    send(std::make_shared<Record>(child), now);
   }
 }
 
-void BroadcastChannel::send_to(const std::string& engine, const Record& whole, const Json& header,
-                               const std::string& metadata, net::Clock::time_point now) {
-  Json own_header = header;
-  own_header["msg_id"] = child_id(whole.msg_id, engine);
-  auto child = std::make_shared<Record>(whole);
-  child->msg_id = child_id(whole.msg_id, engine);
-  child->engine = engine;
-  child->request.header = protocol::pack(own_header, whole.packing);
-  child->request.metadata = metadata;
-  if (!services_.registry.find(engine)) {
-    return fail(*child, "EngineError", "there is no engine with uuid " + engine + " (it is gone)");
+void BroadcastChannel::send(const RecordPtr& child, net::Clock::time_point now) {
+  if (!services_.registry.contains(child->engine)) {
+    return fail(*child, "EngineError",
+                "there is no engine with uuid " + child->engine + " (it is gone)");
   }
   ledger_.submit(child);
-  outlet_.send(engine, request_frames(*child, {engine, child->client}, services_.session), now);
+  outlet_.send(child->engine,
+               request_frames(*child, {child->engine, child->client}, services_.session), now);
 }
 
 // [engine, client, delimiter, ...]

@@ -38,8 +38,7 @@ class BroadcastChannel {
     bool failed = false;
   };
 
-  void send_to(const std::string& engine, const Record& whole, const protocol::Json& header,
-               const std::string& metadata, net::Clock::time_point now);
+  void send(const RecordPtr& child, net::Clock::time_point now);
   // `message` is [engine, client, delimiter, ...].
   void coalesce(net::Multipart& message, const protocol::Envelope& envelope,
                 const protocol::Json& metadata);

@@ -19,7 +19,7 @@ void DirectChannel::on_request(net::Multipart& message, net::Clock::time_point n
                                   std::string(frames[0]), engine, Queue::mux);
   if (!record) return services_.complaints.add(name_, "its header can't be read", now);
   const bool has_reply = record->msg_type.ends_with("_request");
-  if (!services_.registry.find(engine)) {
+  if (!services_.registry.contains(engine)) {
     if (!has_reply) return;
     return fail(*record, "EngineError", "there is no engine with uuid " + engine + " (it is gone)");
   }

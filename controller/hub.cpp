@@ -63,13 +63,14 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
 }
 
 void Hub::on_bad_query(const std::string& identity, protocol::OpenError error) {
-  const std::string why(protocol::describe(error));
-  log(LogLevel::warning, "ignored a request to the hub: " + why);
   // A peer that signs with another key can't check this answer either, but it fails at once instead
   // of waiting for its time-out. Garbage gets no answer.
   if (error == protocol::OpenError::wrong_signature) {
-    actions_.emplace_back(
-        Reply{identity, "hub_error", error_content("ValueError", why), Json::object(), {}});
+    actions_.emplace_back(Reply{identity,
+                                "hub_error",
+                                error_content("ValueError", std::string(protocol::describe(error))),
+                                Json::object(),
+                                {}});
   }
 }
 

@@ -97,6 +97,7 @@ class Hub {
   void restore(const std::vector<Engine>& engines, int next_id);
 
   void on_query(const std::string& identity, const protocol::Message& message, TimePoint now);
+  // The caller logs it.
   void on_bad_query(const std::string& identity, protocol::OpenError error);
   // Pings soon; engines that come together share the ping.
   void on_heart_subscribed(TimePoint now);

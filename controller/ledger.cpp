@@ -53,7 +53,7 @@ void Ledger::finish(const std::string& msg_id, Parts result, protocol::Timestamp
   if (!record) return;
   if (const auto found = where_.find(msg_id); found != where_.end()) {
     found->second.list->erase(found->second.at);
-    where_.erase(found);
+    where_.erase(found);  // whose key is in the record
     if (const auto engine = engines_.find(record->engine); engine != engines_.end()) {
       ++engine->second.completed_count;
       engine->second.completed.push_back(msg_id);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <list>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -79,8 +80,8 @@ class Ledger {
 
   Store& store_;
   std::function<void(const Record&)> observer_;
-  std::unordered_map<std::string, Place> where_;
-  std::unordered_map<std::string, Engine> engines_;  // by uuid; nodes don't move
+  std::unordered_map<std::string_view, Place> where_;  // by the records' own msg_ids
+  std::unordered_map<std::string, Engine> engines_;    // by uuid; nodes don't move
   List unassigned_;
 };
 

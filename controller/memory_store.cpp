@@ -21,6 +21,10 @@ void MemoryStore::changed(const RecordPtr& record) {
   const Order order = place->second;
   auto node = holder(order).extract(order);
   Entry& entry = node.mapped();
+  if (entry.record != record) {  // the key is in the record that goes
+    place_.erase(place);
+    place_[record->msg_id] = order;
+  }
   const std::size_t bytes = record->size();
   bytes_ += bytes - entry.bytes;
   entry = Entry{record, bytes};

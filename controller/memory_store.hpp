@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <string_view>
 #include <unordered_map>
 
 #include "controller/store.hpp"
@@ -48,7 +49,7 @@ class MemoryStore final : public Store {
 
   MemoryStoreOptions options_;
   Entries unfinished_, finished_;
-  std::unordered_map<std::string, Order> place_;
+  std::unordered_map<std::string_view, Order> place_;  // by the records' own msg_ids
   std::size_t bytes_ = 0;
   Order next_ = 0;
 };

@@ -32,7 +32,8 @@ std::string to_hex(std::span<const unsigned char> bytes) {
 }  // namespace
 
 struct Hmac::Context {
-  MacContext keyed;
+  MacContext mac;  // begun anew with the key for every message: cheaper than a copy of it
+  std::string key;
 };
 
 Hmac::Hmac() = default;
@@ -59,21 +60,23 @@ Result<Hmac> Hmac::make(std::string_view key, std::string_view scheme) {
     return Failure{"signature scheme '" + std::string(scheme) + "' is not supported by OpenSSL"};
   }
   hmac.context_ = std::make_unique<Context>();
-  hmac.context_->keyed = std::move(context);
+  hmac.context_->mac = std::move(context);
+  hmac.context_->key = key;
   return hmac;
 }
 
 std::string Hmac::sign(std::span<const std::string_view> parts) const {
   if (!context_) return {};
-  const MacContext context(EVP_MAC_CTX_dup(context_->keyed.get()));
+  EVP_MAC_CTX* context = context_->mac.get();
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   std::size_t length = 0;
-  bool ok = context != nullptr;
+  bool ok = EVP_MAC_init(context, reinterpret_cast<const unsigned char*>(context_->key.data()),
+                         context_->key.size(), nullptr) == 1;
   for (const std::string_view part : parts) {
-    ok = ok && EVP_MAC_update(context.get(), reinterpret_cast<const unsigned char*>(part.data()),
+    ok = ok && EVP_MAC_update(context, reinterpret_cast<const unsigned char*>(part.data()),
                               part.size()) == 1;
   }
-  ok = ok && EVP_MAC_final(context.get(), digest.data(), &length, digest.size()) == 1;
+  ok = ok && EVP_MAC_final(context, digest.data(), &length, digest.size()) == 1;
   if (!ok) throw std::runtime_error("OpenSSL could not compute an HMAC");
   return to_hex(std::span(digest).first(length));
 }

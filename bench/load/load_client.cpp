@@ -151,7 +151,7 @@ class Client {
   void receive_some() {
     std::array<zmq::pollitem_t, 1> items{{{socket_.handle(), 0, ZMQ_POLLIN, 0}}};
     const bool paced = load_.rate > 0 && !requests_.empty();
-    zmq::poll(items, paced ? std::chrono::milliseconds(0) : std::chrono::milliseconds(1000));
+    zmq::poll(items, std::chrono::milliseconds(paced ? 1 : 1000));  // a spin would take a core
     net::Multipart reply;
     for (int i = 0; i < 64 && net::receive(socket_, reply); ++i) {
       ++replies_;

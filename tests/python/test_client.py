@@ -267,7 +267,7 @@ def test_a_killed_engine_is_noticed_and_its_task_fails(cluster: Cluster):
     with pytest.raises(ipyparallel.error.RemoteError, match="EngineError"):
         result.get(10)
     assert time.monotonic() - begin < 3
-    assert client.ids == []
+    wait_for(lambda: client.ids == [], 3)
 
 
 def test_two_clients_share_the_engines_and_see_only_their_own_output(cluster: Cluster):

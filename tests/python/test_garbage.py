@@ -91,4 +91,4 @@ def test_a_stranger_cannot_unregister_or_stop_anything(cluster: Cluster):
     assert client[0].apply_sync(lambda: 1) == 1
     assert client.ids == [0]
     assert controller.poll() is None
-    assert controller.log.read_text().count("its signature is wrong") == 4
+    assert controller.log.read_text().count("its signature is wrong") == 1  # not once a message

@@ -66,7 +66,7 @@ def test_the_memory_store_keeps_to_its_limits_and_fails_nothing(cluster: Cluster
     client = cluster.client(1)
     view = client[0]
     for _ in range(50):
-        assert view.apply_sync(lambda x: len(x), b"x" * 10_000) == 10_000
+        assert view.apply_sync(len, b"x" * 10_000) == 10_000
     assert len(client.hub_history()) <= 20
     big = b"x" * 1_000_000
     assert view.apply_sync(lambda x: x, big) == big
@@ -203,7 +203,7 @@ def test_a_full_disk_fails_no_request(cluster: Cluster):
     cluster.start_engine()
     client = cluster.client(1)
     for _ in range(5):
-        assert client[0].apply_sync(lambda x: len(x), b"x" * 300_000) == 300_000
+        assert client[0].apply_sync(len, b"x" * 300_000) == 300_000
     wait_for(lambda: "results can't be written to" in controller.log.read_text())
     assert client[0].apply_sync(lambda: 5) == 5
     assert controller.log.read_text().count("results can't be written to") == 1
