@@ -115,6 +115,29 @@ def balanced_map(side: str) -> float:
         return 1000 / (time.perf_counter() - begin)
 
 
+def broadcast_gigabyte(side: str) -> float:
+    """MB/s that arrive at four engines together."""
+    import numpy
+
+    with running(side, 4) as cluster:
+        view = cluster.client.broadcast_view()
+        view.push({"small": 1}, block=True)
+        data = numpy.ones(10**9, dtype=numpy.uint8)
+        begin = time.perf_counter()
+        view.push({"data": data}, block=True)
+        seconds = time.perf_counter() - begin
+        assert view.apply_sync(len_of, "data") == [10**9] * 4
+        return 4 * 1000 / seconds
+
+
+def len_of(name: str) -> int:
+    return len(get_ipython().user_ns[name])  # type: ignore[name-defined]  # noqa: F821
+
+
+# Functions of __main__ travel by value, those of a module by name.
+len_of.__module__ = "__main__"
+
+
 def death(side: str) -> float:
     with running(side, 1) as cluster:
         result = cluster.client[0].apply_async(time.sleep, 600)
@@ -129,6 +152,7 @@ ROWS = [
     Row("controller.start", "ms", "lower", controller_start, limit=50),
     Row("controller.memory.idle", "MiB", "lower", controller_memory, ratio=15),
     *controller.ROWS,
+    Row("controller.broadcast_1gb.4", "MB/s", "higher", broadcast_gigabyte, ratio=2, repeats=1),
     Row("cluster.start.1", "s", "lower", cluster_start(1), ratio=2.5),
     Row("cluster.start.4", "s", "lower", cluster_start(4), ratio=2.5),
     Row("client.apply_sync.p50", "ms", "lower", apply_latency, ratio=2),

@@ -48,130 +48,121 @@ struct Raw {
 };
 
 void add_places(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Where");
-  group->add_option("--profile", raw.profile, "IPython profile by name [default]");
-  group->add_option("--profile-dir,--ProfileDir.location", raw.profile_dir,
-                    "IPython profile by folder");
-  group->add_option("--ipython-dir", raw.ipython_dir,
-                    "IPython's folder [$IPYTHONDIR or ~/.ipython]");
-  group->add_option("--cluster-id,--IPController.cluster_id", options.cluster_id,
-                    "Name of the cluster, part of the files' names [$IPP_CLUSTER_ID]");
-  group->add_option("--work-dir,--IPController.work_dir", raw.work_dir, "Change to this folder");
+  app.option_defaults()->group("Where");
+  app.add_option("--profile", raw.profile, "IPython profile by name [default]");
+  app.add_option("--profile-dir,--ProfileDir.location", raw.profile_dir,
+                 "IPython profile by folder");
+  app.add_option("--ipython-dir", raw.ipython_dir, "IPython's folder [$IPYTHONDIR or ~/.ipython]");
+  app.add_option("--cluster-id,--IPController.cluster_id", options.cluster_id,
+                 "Name of the cluster, part of the files' names [$IPP_CLUSTER_ID]");
+  app.add_option("--work-dir,--IPController.work_dir", raw.work_dir, "Change to this folder");
 }
 
 void add_network(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Network");
-  group->add_option("--ip,--IPController.ip", raw.ip,
-                    "Listen on this address; '*' for all [127.0.0.1]");
-  group->add_option("--IPController.client_ip", raw.client_ip, "Address for clients [--ip]");
-  group->add_option("--IPController.engine_ip", raw.engine_ip, "Address for engines [--ip]");
+  app.option_defaults()->group("Network");
+  app.add_option("--ip,--IPController.ip", raw.ip,
+                 "Listen on this address; '*' for all [127.0.0.1]");
+  app.add_option("--IPController.client_ip", raw.client_ip, "Address for clients [--ip]");
+  app.add_option("--IPController.engine_ip", raw.engine_ip, "Address for engines [--ip]");
   const auto transports = CLI::IsMember({"tcp", "ipc"});
-  group->add_option("--transport,--IPController.transport", raw.transport, "tcp or ipc [tcp]")
+  app.add_option("--transport,--IPController.transport", raw.transport, "tcp or ipc [tcp]")
       ->check(transports);
-  group->add_option("--IPController.client_transport", raw.client_transport, "[--transport]")
+  app.add_option("--IPController.client_transport", raw.client_transport, "[--transport]")
       ->check(transports);
-  group->add_option("--IPController.engine_transport", raw.engine_transport, "[--transport]")
+  app.add_option("--IPController.engine_transport", raw.engine_transport, "[--transport]")
       ->check(transports);
-  group->add_option("--location,--IPController.location", options.location,
-                    "Name or address by which others reach this machine [its host name]");
-  group->add_option("--ports,--IPController.ports", options.ports,
-                    "Pool of ports, such as 10101-10120 [any free ones]");
-  group->add_option("--client-ports,--IPController.client_ports", options.client_ports,
-                    "Pool of ports for clients, used before --ports");
-  group->add_option("--port,--engine-ports,--IPController.engine_ports,--IPController.regport",
-                    options.engine_ports,
-                    "Pool of ports for engines, used before --ports; the first is the one where "
-                    "engines and clients register");
-  group->add_option("--ssh,--IPController.ssh_server", options.client_ssh,
-                    "[user@]server[:port] through which clients reach this machine");
-  group->add_option("--enginessh,--IPController.engine_ssh_server", options.engine_ssh,
-                    "[user@]server[:port] through which engines reach this machine");
+  app.add_option("--location,--IPController.location", options.location,
+                 "Name or address by which others reach this machine [its host name]");
+  app.add_option("--ports,--IPController.ports", options.ports,
+                 "Pool of ports, such as 10101-10120 [any free ones]");
+  app.add_option("--client-ports,--IPController.client_ports", options.client_ports,
+                 "Pool of ports for clients, used before --ports");
+  app.add_option("--port,--engine-ports,--IPController.engine_ports,--IPController.regport",
+                 options.engine_ports,
+                 "Pool of ports for engines, used before --ports; the first is the one where "
+                 "engines and clients register");
+  app.add_option("--ssh,--IPController.ssh_server", options.client_ssh,
+                 "[user@]server[:port] through which clients reach this machine");
+  app.add_option("--enginessh,--IPController.engine_ssh_server", options.engine_ssh,
+                 "[user@]server[:port] through which engines reach this machine");
 }
 
 void add_security(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Security");
-  group->add_flag("--secure,!--no-secure", raw.secure, "Sign all messages [yes]");
-  group->add_option("--Session.key", raw.session_key,
-                    "Sign with this key [$IPP_SESSION_KEY or a random one]");
-  group->add_option("--keyfile,--Session.keyfile", raw.keyfile, "Sign with the key in this file");
-  group->add_option("--packer,--Session.packer", options.pack, "json or msgpack [json]")
+  app.option_defaults()->group("Security");
+  app.add_flag("--secure,!--no-secure", raw.secure, "Sign all messages [yes]");
+  app.add_option("--Session.key", raw.session_key,
+                 "Sign with this key [$IPP_SESSION_KEY or a random one]");
+  app.add_option("--keyfile,--Session.keyfile", raw.keyfile, "Sign with the key in this file");
+  app.add_option("--packer,--Session.packer", options.pack, "json or msgpack [json]")
       ->check(CLI::IsMember({"json", "msgpack"}));
-  group->add_flag("--enable-curve,--IPController.enable_curve", options.curve.enabled,
-                  "Encrypt all connections with CURVE [$IPP_ENABLE_CURVE=1]");
-  group->add_option("--IPController.curve_publickey", options.curve.public_key,
-                    "[$IPP_CURVE_PUBLICKEY or a fresh one]");
-  group->add_option("--IPController.curve_secretkey", options.curve.secret_key,
-                    "[$IPP_CURVE_SECRETKEY or a fresh one]");
+  app.add_flag("--enable-curve,--IPController.enable_curve", options.curve.enabled,
+               "Encrypt all connections with CURVE [$IPP_ENABLE_CURVE=1]");
+  app.add_option("--IPController.curve_publickey", options.curve.public_key,
+                 "[$IPP_CURVE_PUBLICKEY or a fresh one]");
+  app.add_option("--IPController.curve_secretkey", options.curve.secret_key,
+                 "[$IPP_CURVE_SECRETKEY or a fresh one]");
 }
 
 void add_engines(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Engines");
-  group->add_flag("--reuse,--IPController.reuse_files", options.reuse,
-                  "Listen where an earlier controller did, by its connection files");
-  group->add_flag("--restore,--IPController.restore_engines", options.restore,
-                  "--reuse, and expect its engines back; with --sqlitedb run its unfinished tasks");
-  group
-      ->add_option("--ping,--HeartMonitor.period", raw.ping,
-                   "Milliseconds between heartbeats [3000]")
+  app.option_defaults()->group("Engines");
+  app.add_flag("--reuse,--IPController.reuse_files", options.reuse,
+               "Listen where an earlier controller did, by its connection files");
+  app.add_flag("--restore,--IPController.restore_engines", options.restore,
+               "--reuse, and expect its engines back; with --sqlitedb run its unfinished tasks");
+  app.add_option("--ping,--HeartMonitor.period", raw.ping, "Milliseconds between heartbeats [3000]")
       ->check(CLI::Range(1, 3'600'000));
-  group
-      ->add_option("--HeartMonitor.max_heartmonitor_misses", options.max_heartbeat_misses,
-                   "Heartbeats an engine may miss in a row [10]")
+  app.add_option("--HeartMonitor.max_heartmonitor_misses", options.max_heartbeat_misses,
+                 "Heartbeats an engine may miss in a row [10]")
       ->check(CLI::Range(1, 1'000'000));
-  group
-      ->add_option("--IPController.registration_timeout", raw.registration_timeout,
-                   "Seconds for a registration [30 or ten pings]")
+  app.add_option("--IPController.registration_timeout", raw.registration_timeout,
+                 "Seconds for a registration [30 or ten pings]")
       ->check(CLI::NonNegativeNumber);
 }
 
 void add_tasks(CLI::App& app, Options& options) {
-  auto* group = app.add_option_group("Tasks");
-  group
-      ->add_option("--scheme,--TaskScheduler.scheme_name", options.scheme,
-                   "leastload, lru, plainrandom, weighted, twobin or pure [leastload]")
+  app.option_defaults()->group("Tasks");
+  app.add_option("--scheme,--TaskScheduler.scheme_name", options.scheme,
+                 "leastload, lru, plainrandom, weighted, twobin or pure [leastload]")
       ->check(CLI::IsMember({"leastload", "lru", "plainrandom", "weighted", "twobin", "pure"}));
-  group
-      ->add_option("--hwm,--TaskScheduler.hwm", options.hwm,
-                   "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
+  app.add_option("--hwm,--TaskScheduler.hwm", options.hwm,
+                 "Tasks at a time on an engine of a load-balanced view, 0 for no limit [1]")
       ->check(CLI::NonNegativeNumber);
 }
 
 void add_results(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Results");
-  group->add_flag_callback(
+  app.option_defaults()->group("Results");
+  app.add_flag_callback(
       "--dictdb", [&] { options.store = "dict"; }, "Keep results in memory [default]");
-  group->add_flag_callback(
+  app.add_flag_callback(
       "--sqlitedb", [&] { options.store = "sqlite"; }, "Keep results in a file");
-  group->add_flag_callback(
+  app.add_flag_callback(
       "--nodb", [&] { options.store = "none"; }, "Keep no results");
-  group->add_option_function<std::string>(
+  app.add_option_function<std::string>(
       "--IPController.db_class", [&](const std::string& name) { options.store = store_name(name); },
       "DictDB, SQLiteDB or NoDB");
-  group->add_option("--DictDB.record_limit", options.memory.record_limit,
-                    "Records in memory at most [1024]");
-  group->add_option("--DictDB.size_limit", options.memory.size_limit,
-                    "Bytes in memory at most [1 GiB]");
-  group
-      ->add_option("--DictDB.cull_fraction", options.memory.cull_fraction,
-                   "Part of a limit that is freed when it is exceeded [0.1]")
+  app.add_option("--DictDB.record_limit", options.memory.record_limit,
+                 "Records in memory at most [1024]");
+  app.add_option("--DictDB.size_limit", options.memory.size_limit,
+                 "Bytes in memory at most [1 GiB]");
+  app.add_option("--DictDB.cull_fraction", options.memory.cull_fraction,
+                 "Part of a limit that is freed when it is exceeded [0.1]")
       ->check(CLI::Range(0.0, 1.0));
-  group->add_option("--SQLiteDB.location", raw.sqlite_folder, "Folder of the file [the profile]");
-  group->add_option("--SQLiteDB.filename", raw.sqlite_file, "[tasks.db]");
-  group->add_option("--SQLiteDB.table", options.sqlite.table, "[ipython-tasks]");
+  app.add_option("--SQLiteDB.location", raw.sqlite_folder, "Folder of the file [the profile]");
+  app.add_option("--SQLiteDB.filename", raw.sqlite_file, "[tasks.db]");
+  app.add_option("--SQLiteDB.table", options.sqlite.table, "[ipython-tasks]");
 }
 
 void add_operation(CLI::App& app, Options& options, Raw& raw) {
-  auto* group = app.add_option_group("Operation");
-  group->add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number");
-  group->add_flag("--log-to-file,--BaseParallelApplication.log_to_file,--IPController.log_to_file",
-                  raw.log_to_file, "Write the log to the profile's log folder");
-  group
-      ->add_option("--metrics-port", options.metrics_port,
-                   "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")
+  app.option_defaults()->group("Operation");
+  app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number");
+  app.add_flag("--log-to-file,--BaseParallelApplication.log_to_file,--IPController.log_to_file",
+               raw.log_to_file, "Write the log to the profile's log folder");
+  app.add_option("--metrics-port", options.metrics_port,
+                 "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")
       ->check(CLI::Range(0, 65535));
   // Of the original; there is nothing here that they could change.
-  group->add_flag("--usethreads,--IPController.use_threads", raw.ignored,
-                  "Accepted for ipcontroller's sake");
+  app.add_flag("--usethreads,--IPController.use_threads", raw.ignored,
+               "Accepted for ipcontroller's sake");
 }
 
 std::optional<std::string> signing_key(const Options& options, const Raw& raw) {

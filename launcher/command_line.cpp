@@ -43,16 +43,11 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-// Groups included.
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const auto* option : app.get_options()) {
     for (const auto& one : option->get_lnames()) names.push_back("--" + one);
     for (const auto& one : option->get_snames()) names.push_back("-" + one);
-  }
-  for (const auto* group : app.get_subcommands([](const CLI::App*) { return true; })) {
-    const auto inner = option_names(*group);
-    names.insert(names.end(), inner.begin(), inner.end());
   }
   return names;
 }
