@@ -58,15 +58,22 @@ class Binder {
 
  private:
   static void bind(zmq::socket_t& socket, const Interface& interface, int& port) {
-    const std::string address = protocol::url(interface, port);
+    listen(socket, protocol::url(interface, port));
+    if (interface.transport == "ipc") {
+      // ipyparallel's controller and engines write a dash before the number, its client a colon.
+      listen(socket, "ipc://" + interface.address + ":" + std::to_string(port));
+    }
+    if (port != 0) return;
+    const std::string bound = socket.get(zmq::sockopt::last_endpoint);
+    port = std::stoi(bound.substr(bound.rfind(':') + 1));
+  }
+
+  static void listen(zmq::socket_t& socket, const std::string& address) {
     try {
       socket.bind(address);
     } catch (const zmq::error_t& error) {
       throw std::runtime_error("can't listen on " + address + ": " + error.what());
     }
-    if (port != 0) return;
-    const std::string bound = socket.get(zmq::sockopt::last_endpoint);
-    port = std::stoi(bound.substr(bound.rfind(':') + 1));
   }
 
   zmq::context_t& context_;

@@ -260,3 +260,13 @@ def test_a_dask_scheduler_that_can_not_start_is_an_error(cluster: Cluster):
     client = cluster.client(1)
     with pytest.raises(error.RemoteError, match="dask scheduler ended"):
         client.become_dask(scheduler_args={"no_such_argument": 1})
+
+
+def test_everything_goes_over_ipc_sockets(cluster: Cluster):
+    cluster.start_controller("--transport=ipc", f"--ip={cluster.folder}/socket")
+    cluster.start_engine()
+    client = cluster.client(1)
+    assert client[:].apply_sync(lambda: 5) == [5]
+    assert client.load_balanced_view().apply_sync(lambda: 6) == 6
+    assert client.broadcast_view().apply_sync(lambda: 7) == [7]
+    assert client.queue_status()[0]["completed"] == 3
