@@ -2,7 +2,6 @@
 
 #include "controller/routing.hpp"
 #include "controller/wire_records.hpp"
-#include "protocol/fields.hpp"
 
 namespace ddipp::controller {
 
@@ -60,11 +59,7 @@ void DirectChannel::fail(const Record& record, const std::string& name, const st
 
 void DirectChannel::tick(net::Clock::time_point now) {
   outlet_.retry(now, [this](const std::string& engine, net::Multipart& message) {
-    const auto frames = net::views(message);
-    const auto envelope = protocol::locate(frames);
-    std::string msg_id;
-    protocol::read_texts(envelope->header, services_.session.packing(), {{"msg_id", msg_id}});
-    const auto record = ledger_.find(msg_id);
+    const auto record = ledger_.find(request_id(message, services_.session.packing()));
     if (record) fail(*record, "EngineError", "engine " + engine + " can't be reached");
   });
 }

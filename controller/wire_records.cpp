@@ -76,6 +76,15 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
   return {net::make_multipart(session.seal(reply)), std::move(parts)};
 }
 
+std::string request_id(const net::Multipart& message, protocol::Packing packing) {
+  const auto frames = net::views(message);
+  std::string msg_id;
+  if (const auto envelope = protocol::locate(frames)) {
+    protocol::read_texts(envelope->header, packing, {{"msg_id", msg_id}});
+  }
+  return msg_id;
+}
+
 std::string parent_id(const protocol::Envelope& envelope, protocol::Packing packing) {
   std::string msg_id;
   protocol::read_texts(envelope.parent_header, packing, {{"msg_id", msg_id}});

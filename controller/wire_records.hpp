@@ -31,6 +31,9 @@ struct ErrorReply {
 ErrorReply error_reply(const Record& record, const std::string& name, const std::string& why,
                        protocol::Session& session, protocol::Timestamp now);
 
+// The msg_id of a whole message that was verified before, "" when there is none.
+std::string request_id(const net::Multipart& message, protocol::Packing packing);
+
 // The parent's msg_id, "" when there is none.
 std::string parent_id(const protocol::Envelope& envelope, protocol::Packing packing);
 
