@@ -8,6 +8,7 @@ Prints one line of JSON: the outcome of each test, "passed" or the error.
 import json
 import sys
 import time
+import traceback
 
 import ipyparallel
 from ipyparallel import error
@@ -128,7 +129,8 @@ def main():
             test(client)
             outcomes[name] = "passed"
         except Exception as caught:
-            outcomes[name] = type(caught).__name__ + ": " + str(caught)
+            line = traceback.extract_tb(caught.__traceback__)[-1].line
+            outcomes[name] = f"{type(caught).__name__}: {caught} ({line})"
     print(json.dumps({"client": ipyparallel.__version__, "outcomes": outcomes}))
 
 

@@ -155,7 +155,7 @@ void BroadcastChannel::fail(const Record& record, const std::string& name, const
   const auto now = std::chrono::system_clock::now();
   const std::string engine = record.engine;
   auto reply = error_reply(record, name, why, services_.session, now);
-  services_.log.warn("request {} failed: {}", record.msg_id, why);
+  services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
   const auto metadata = protocol::unpack(reply.parts.metadata, record.packing);
   ledger_.finish(record.msg_id, std::move(reply.parts), now);
   const auto coalescing = metadata ? metadata->find("is_coalescing") : Json::const_iterator();

@@ -175,7 +175,9 @@ void Controller::connect_sockets() {
   listen(endpoints_.ping, "heartbeat", "subscriptions",
          [this](net::Multipart& message, Time now) { on_ping_subscription(message, now); });
   listen(endpoints_.pong, "heartbeat", "engines",
-         [this](net::Multipart& message, Time) { on_pong(message); });
+         [this](net::Multipart& message, Time now) { on_pong(message, now); });
+  listen(endpoints_.notification, "notification", "subscriptions",
+         [this](net::Multipart& message, Time now) { on_client_subscription(message, now); });
   listen(endpoints_.iopub_back, "iopub", "engines",
          [this](net::Multipart& message, Time now) { on_iopub(message, now); });
   relay(control_, endpoints_.control, "control");
@@ -246,8 +248,15 @@ void Controller::on_ping_subscription(const net::Multipart& message, net::Clock:
   run_actions();
 }
 
-void Controller::on_pong(const net::Multipart& message) {
-  hub_.on_pong(std::string(net::view(message.front())), net::view(message.back()));
+void Controller::on_pong(const net::Multipart& message, net::Clock::time_point now) {
+  hub_.on_pong(std::string(net::view(message.front())), net::view(message.back()), now);
+  run_actions();
+}
+
+void Controller::on_client_subscription(const net::Multipart& message, net::Clock::time_point now) {
+  const auto frame = net::view(message.front());
+  if (frame.empty() || frame.front() != '\x01') return;
+  hub_.on_client_subscribed(now);
   run_actions();
 }
 

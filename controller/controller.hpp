@@ -42,7 +42,8 @@ class Controller {
   void restore();
   void on_query(net::Multipart& message, net::Clock::time_point now);
   void on_ping_subscription(const net::Multipart& message, net::Clock::time_point now);
-  void on_pong(const net::Multipart& message);
+  void on_pong(const net::Multipart& message, net::Clock::time_point now);
+  void on_client_subscription(const net::Multipart& message, net::Clock::time_point now);
   void on_iopub(net::Multipart& message, net::Clock::time_point now);
 
   void tick(net::Clock::time_point now);

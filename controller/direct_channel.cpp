@@ -52,7 +52,7 @@ void DirectChannel::remove_engine(const Engine& engine, const std::string& why) 
 void DirectChannel::fail(const Record& record, const std::string& name, const std::string& why) {
   const auto now = std::chrono::system_clock::now();
   auto reply = error_reply(record, name, why, services_.session, now);
-  services_.log.warn("request {} failed: {}", record.msg_id, why);
+  services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
   ledger_.finish(record.msg_id, std::move(reply.parts), now);
   net::send(channel_.front, reply.frames);
 }

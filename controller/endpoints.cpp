@@ -93,7 +93,8 @@ Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan) {
   query.set(zmq::sockopt::router_handover, true);
   binder.bind_for_both(query, engine.common.registration);
   client.common.registration = engine.common.registration;
-  notification = binder.make(socket_type::pub);
+  notification = binder.make(socket_type::xpub);
+  notification.set(zmq::sockopt::xpub_verbose, true);  // each client's subscription is seen
   binder.bind_for_clients(notification, client.notification);
 
   const auto make_channel = [&](Channel& channel, const char* front, int& front_port,

@@ -19,7 +19,7 @@ struct Endpoints {
   Endpoints(zmq::context_t& context, ConnectionPlan& plan);
 
   zmq::socket_t query;         // router: registration of engines, queries of clients
-  zmq::socket_t notification;  // pub
+  zmq::socket_t notification;  // xpub
   Channel mux;                 // routers: direct requests
   Channel control;             // routers
   Channel task;                // routers: load-balanced requests

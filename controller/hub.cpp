@@ -4,6 +4,8 @@
 #include <charconv>
 #include <utility>
 
+#include "controller/routing.hpp"
+
 namespace ddipp::controller {
 
 using protocol::error_content;
@@ -33,7 +35,10 @@ void Hub::reply(const std::string& identity, const Message& request, std::string
 
 void Hub::on_query(const std::string& identity, const Message& message, TimePoint now) {
   const std::string& type = message.header.msg_type;
-  if (type == protocol::ConnectionRequest::type) return connection_request(identity, message);
+  if (type == protocol::ConnectionRequest::type) {
+    connection_replies_.push_back(now);
+    return connection_request(identity, message);
+  }
   if (type == protocol::RegistrationRequest::type) {
     return registration_request(identity, message, now);
   }
@@ -86,6 +91,7 @@ void Hub::connection_request(const std::string& identity, const Message& message
 void Hub::registration_request(const std::string& identity, const Message& message, TimePoint now) {
   const auto request = protocol::parse_content<protocol::RegistrationRequest>(message.content);
   if (!request) return hub_error(identity, message, "KeyError", request.error());
+  if (request->id) make_room(*request->id, now);
   const auto id = registry_.begin(request->uuid, request->id, now + options_.registration_timeout);
   if (!id) {
     log(LogLevel::error, "registration refused: " + id.error());
@@ -100,6 +106,16 @@ void Hub::registration_request(const std::string& identity, const Message& messa
   reply(identity, message, protocol::RegistrationReply::type, content);
 }
 
+// A supervisor starts the next process while the end of the last one is still being told.
+void Hub::make_room(int id, TimePoint now) {
+  const auto engine = registry_.engines().find(id);
+  if (engine == registry_.engines().end()) return;
+  const auto leaving = leaving_.find(engine->second.uuid);
+  if (leaving == leaving_.end() || leaving->second.may_return) return;
+  const std::string why = leaving->second.why;
+  remove_engine(id, why, false, now);
+}
+
 void Hub::on_heart_subscribed(TimePoint now) {
   if (!early_ping_) early_ping_ = now + std::chrono::milliseconds(2);
 }
@@ -109,7 +125,7 @@ void Hub::on_presence(const std::string& uuid, bool present, bool local, TimePoi
     // One that said goodbye goes, connected or not.
     const auto found = leaving_.find(uuid);
     if (found != leaving_.end() && found->second.may_return) leaving_.erase(found);
-    take_back(uuid);
+    take_back(uuid, now);
   } else if (registry_.find(uuid)) {
     leave(uuid, {now + (local ? kLocalGrace : kPresenceGrace),
                  "its process died or lost its connection", true});
@@ -122,21 +138,21 @@ void Hub::leave(const std::string& uuid, Leaving leaving) {
   if (!is_new) found->second.gone_at = std::min(found->second.gone_at, leaving.gone_at);
 }
 
-void Hub::on_pong(const std::string& uuid, std::string_view payload) {
+void Hub::on_pong(const std::string& uuid, std::string_view payload, TimePoint now) {
   heart_monitor_.pong(uuid);
   if (const auto engine = registry_.finish(uuid)) {
     heart_monitor_.watch(uuid);
     log(LogLevel::info, "engine " + std::to_string(engine->id) + " (" + uuid + ") registered");
-    return join(*engine);
+    return join(*engine, now);
   }
   const auto absentee = absentees_.find(uuid);
   if (absentee == absentees_.end()) return;
   unsigned long ping = 0;
   std::from_chars(payload.data(), payload.data() + payload.size(), ping);
-  if (ping > absentee->second.last_ping) take_back(uuid);
+  if (ping > absentee->second.last_ping) take_back(uuid, now);
 }
 
-void Hub::take_back(const std::string& uuid) {
+void Hub::take_back(const std::string& uuid, TimePoint now) {
   const auto absentee = absentees_.find(uuid);
   if (absentee == absentees_.end()) return;
   const Engine engine{absentee->second.id, uuid};
@@ -144,41 +160,101 @@ void Hub::take_back(const std::string& uuid) {
   if (!registry_.restore(engine)) return;
   heart_monitor_.watch(uuid);
   log(LogLevel::info, "engine " + std::to_string(engine.id) + " (" + uuid + ") is back");
-  join(engine);
+  join(engine, now);
 }
 
-void Hub::join(const Engine& engine) {
+void Hub::join(const Engine& engine, TimePoint now) {
+  // An engine of that id that has just left is announced before.
+  for (const Change& notice : std::exchange(notices_, {})) announce_left(notice.engine);
   actions_.emplace_back(EngineJoined{engine});
+  announce_joined(engine);
+  remember_change(engine, now);
+}
+
+void Hub::announce_joined(const Engine& engine) {
   actions_.emplace_back(Notify{protocol::RegistrationNotification::type,
                                protocol::RegistrationNotification{engine.id, engine.uuid}});
+}
+
+void Hub::announce_left(const Engine& engine) {
+  actions_.emplace_back(Notify{protocol::UnregistrationNotification::type,
+                               protocol::UnregistrationNotification{engine.id, engine.uuid}});
+}
+
+void Hub::remember_change(const Engine& engine, TimePoint now) {
+  while (!changes_.empty() && changes_.front().time + kConnecting < now) changes_.pop_front();
+  changes_.push_back({now, engine});
+}
+
+void Hub::on_client_subscribed(TimePoint now) {
+  while (!connection_replies_.empty() && connection_replies_.front() + kConnecting < now) {
+    connection_replies_.pop_front();
+  }
+  if (connection_replies_.empty()) return;
+  // How it is now, not how it came to be: an id may have gone and come.
+  std::map<int, Engine> changed;
+  for (const Change& change : changes_) {
+    if (change.time >= connection_replies_.front()) changed[change.engine.id] = change.engine;
+  }
+  for (const auto& [id, last] : changed) {
+    const auto found = registry_.engines().find(id);
+    if (found != registry_.engines().end()) {
+      announce_joined(found->second);
+    } else {
+      announce_left(last);
+    }
+  }
 }
 
 void Hub::unregistration_request(const Message& message, TimePoint now) {
   const auto request = protocol::parse_content<protocol::UnregistrationRequest>(message.content);
   if (!request) return log(LogLevel::warning, "bad unregistration_request: " + request.error());
+  if (request->reason) return on_death_report(*request, now);
   const auto engine = registry_.engines().find(request->id);
   if (engine == registry_.engines().end()) {
-    return remove_engine(request->id, "it asked to leave", false);  // it was still registering
+    return remove_engine(request->id, "it asked to leave", false, now);  // it was still registering
   }
   leave(engine->second.uuid, {now + kFarewellGrace, "it asked to leave", false});
+}
+
+// The engine's supervisor knows how its process ended.
+void Hub::on_death_report(const protocol::UnregistrationRequest& report, TimePoint now) {
+  absentees_.erase(report.uuid.value_or(""));
+  const auto engine = registry_.engines().find(report.id);
+  if (engine == registry_.engines().end() || engine->second.uuid != report.uuid) {
+    if (registry_.is_registering(report.id, report.uuid.value_or(""))) {
+      remove_engine(report.id, *report.reason, false, now);
+    }
+    return;
+  }
+  std::string why = *report.reason;
+  if (report.last_output && !report.last_output->empty()) {
+    why += "\nIts last output was:\n" + *report.last_output;
+  }
+  leaving_[engine->second.uuid] = {now + kReportGrace, std::move(why), false};
 }
 
 void Hub::on_engine_shutdown(const std::string& uuid, TimePoint now) {
   if (registry_.find(uuid)) leave(uuid, {now + kFarewellGrace, "it was shut down", false});
 }
 
-void Hub::remove_engine(int id, const std::string& why, bool may_return) {
+void Hub::remove_engine(int id, const std::string& why, bool may_return, TimePoint now) {
   const bool registered = registry_.engines().contains(id);
   const auto engine = registry_.remove(id);
   if (!engine) return;
   heart_monitor_.forget(engine->uuid);
   leaving_.erase(engine->uuid);
-  log(LogLevel::info, "engine " + std::to_string(id) + " is gone: " + why);
+  log(LogLevel::info, "engine " + std::to_string(id) + " is gone: " + first_line(why));
   if (!registered) return;
   if (may_return) expect_back(*engine);
+  remember_change(*engine, now);
+  const bool strands_requests = !ledger_.outstanding_on(engine->uuid).empty();
   actions_.emplace_back(EngineLost{*engine, why});
-  actions_.emplace_back(Notify{protocol::UnregistrationNotification::type,
-                               protocol::UnregistrationNotification{engine->id, engine->uuid}});
+  if (strands_requests) {
+    notices_.push_back({now + kNoticeDelay, *engine});
+  } else {
+    announce_left(*engine);
+  }
 }
 
 void Hub::expect_back(const Engine& engine) {
@@ -212,6 +288,10 @@ void Hub::hub_error(const std::string& identity, const Message& message, const s
 }
 
 void Hub::tick(TimePoint now) {
+  while (!notices_.empty() && notices_.front().time <= now) {
+    announce_left(notices_.front().engine);
+    notices_.pop_front();
+  }
   if (stop_at_ && *stop_at_ <= now) {
     actions_.emplace_back(
         Notify{protocol::ShutdownNotification::type, protocol::ShutdownNotification{}});
@@ -225,7 +305,7 @@ void Hub::tick(TimePoint now) {
     const auto [uuid, leaving] = *entry++;  // remove_engine erases the entry
     if (leaving.gone_at > now) continue;
     if (const auto engine = registry_.find(uuid)) {
-      remove_engine(engine->id, leaving.why, leaving.may_return);
+      remove_engine(engine->id, leaving.why, leaving.may_return, now);
     } else {
       leaving_.erase(uuid);
     }
@@ -241,7 +321,7 @@ void Hub::tick(TimePoint now) {
       remove_engine(engine->id,
                     "it answered none of the last " +
                         std::to_string(options_.heart.max_misses + 1) + " pings",
-                    true);
+                    true, now);
     }
   }
   actions_.emplace_back(Ping{heart_monitor_.next_payload()});
@@ -253,6 +333,7 @@ TimePoint Hub::next_deadline() const {
   if (stalled) earliest = std::min(earliest, *stalled);
   if (early_ping_) earliest = std::min(earliest, *early_ping_);
   if (stop_at_) earliest = std::min(earliest, *stop_at_);
+  if (!notices_.empty()) earliest = std::min(earliest, notices_.front().time);
   for (const auto& [uuid, leaving] : leaving_) earliest = std::min(earliest, leaving.gone_at);
   return earliest;
 }

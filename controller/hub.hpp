@@ -10,6 +10,7 @@
 //   5. one that was only cut off and is heard again comes back under its old id.
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -105,7 +106,10 @@ class Hub {
   // is gone: the process died, or the network failed and the engine may come back within a grace
   // time. On the same machine only what is still on its way is waited for.
   void on_presence(const std::string& uuid, bool present, bool local, TimePoint now);
-  void on_pong(const std::string& uuid, std::string_view payload);
+  void on_pong(const std::string& uuid, std::string_view payload, TimePoint now);
+  // A client subscribes to notifications after it has read its connection_reply. What happened in
+  // between is told once more; for the other clients it changes nothing.
+  void on_client_subscribed(TimePoint now);
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
   void on_stop_signal(const std::string& reason, TimePoint now);
 
@@ -131,19 +135,31 @@ class Hub {
   void hub_error(const std::string& identity, const protocol::Message& message,
                  const std::string& name, const std::string& why);
 
+  void make_room(int id, TimePoint now);
   // `may_return`: it may be alive behind a broken network.
-  void remove_engine(int id, const std::string& why, bool may_return);
+  // `why`: one line; what follows are details for the traceback.
+  void remove_engine(int id, const std::string& why, bool may_return, TimePoint now);
+  void on_death_report(const protocol::UnregistrationRequest& report, TimePoint now);
   void expect_back(const Engine& engine);
-  void take_back(const std::string& uuid);
-  void join(const Engine& engine);
+  void take_back(const std::string& uuid, TimePoint now);
+  void announce_joined(const Engine& engine);
+  void announce_left(const Engine& engine);
+  void remember_change(const Engine& engine, TimePoint now);
+  void join(const Engine& engine, TimePoint now);
   void stop(const std::string& reason, TimePoint now);
 
   HubOptions options_;
   Registry registry_;
   HeartMonitor heart_monitor_;
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
-  static constexpr std::chrono::milliseconds kLocalGrace{10};
+  // On one machine an end is the end of the process, and its supervisor is about to say why.
+  static constexpr std::chrono::milliseconds kLocalGrace{250};
+  static constexpr std::chrono::milliseconds kReportGrace{4};
   static constexpr std::chrono::milliseconds kFarewellGrace{50};
+  // Clients take a stranded request's own error for less than the reply that says why, so that has
+  // to be there first; the two come through different sockets.
+  static constexpr std::chrono::milliseconds kNoticeDelay{15};
+  static constexpr std::chrono::seconds kConnecting{10};
   static constexpr std::chrono::milliseconds kStopGrace{100};
 
   // An engine that was cut off: it is back when it answers a later ping or subscribes again.
@@ -157,6 +173,13 @@ class Hub {
   HubQueries queries_;
   std::map<std::string, Absentee> absentees_;  // by uuid
   std::optional<TimePoint> early_ping_;
+  std::deque<TimePoint> connection_replies_;  // of the last kConnecting
+  struct Change {
+    TimePoint time;
+    Engine engine;
+  };
+  std::deque<Change> changes_;  // who joined or left within kConnecting
+  std::deque<Change> notices_;  // unregistrations that clients are told of soon
   struct Leaving {
     TimePoint gone_at;  // what it still had to say has arrived by then
     std::string why;

@@ -42,6 +42,11 @@ bool Registry::restore(const Engine& engine) {
   return true;
 }
 
+bool Registry::is_registering(int id, const std::string& uuid) const {
+  const auto found = pending_.find(uuid);
+  return found != pending_.end() && found->second.engine.id == id;
+}
+
 std::optional<Engine> Registry::remove(int id) {
   if (const auto found = engines_.find(id); found != engines_.end()) {
     Engine engine = found->second;

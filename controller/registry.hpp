@@ -45,6 +45,7 @@ class Registry {
 
   std::optional<TimePoint> next_deadline() const;
   std::optional<Engine> find(const std::string& uuid) const;  // registered ones only
+  bool is_registering(int id, const std::string& uuid) const;
   bool contains(const std::string& uuid) const { return id_of_.contains(uuid); }
   const std::map<int, Engine>& engines() const { return engines_; }
 

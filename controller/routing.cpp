@@ -11,6 +11,8 @@ std::string death_text(const std::string& engine, const std::string& msg_id,
   return "Engine " + engine + " died while running task '" + msg_id + "': " + why;
 }
 
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
 bool looks_like_shutdown_reply(std::string_view header) {
   return header.find("shutdown_reply") != std::string_view::npos;
 }

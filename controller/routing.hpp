@@ -26,6 +26,9 @@ bool swap_identities(Frames& frames) {
 std::string death_text(const std::string& engine, const std::string& msg_id,
                        const std::string& why);
 
+// Reasons are one line; what follows it are details for a traceback.
+std::string first_line(const std::string& text);
+
 // True when the header of an iopub message may be a shutdown_reply; a cheap test before parsing.
 bool looks_like_shutdown_reply(std::string_view header);
 

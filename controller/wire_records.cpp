@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "controller/routing.hpp"
 #include "protocol/content.hpp"
 #include "protocol/fields.hpp"
 #include "protocol/net/shared_frame.hpp"
@@ -62,7 +63,10 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
   if (auto header = protocol::unpack(record.request.header, record.packing)) {
     reply.parent_header = std::move(*header);
   }
-  reply.content = protocol::error_content(name, why);
+  reply.content = protocol::error_content(name, first_line(why));
+  if (const auto end = why.find('\n'); end != std::string::npos) {
+    reply.content["traceback"].push_back(why.substr(end + 1));
+  }
   reply.metadata = {{"engine", record.engine}, {"status", "error"}};
   if (record.queue == Queue::broadcast && asked && asked->is_object()) {
     for (const char* key : {"is_broadcast", "is_coalescing", "original_msg_id"}) {

@@ -28,6 +28,7 @@ struct ErrorReply {
   Parts parts;
 };
 
+// `why`: one line; what follows it goes to the traceback alone.
 ErrorReply error_reply(const Record& record, const std::string& name, const std::string& why,
                        protocol::Session& session, protocol::Timestamp now);
 

@@ -1,25 +1,22 @@
-// dipengine: finds the controller and the user's interpreter, and enters it.
-#include <chrono>
+// dipengine: finds the user's interpreter and the controller, and supervises the worker that enters
+// the interpreter.
 #include <cstdio>
-#include <dlfcn.h>
-#include <thread>
-#include <unistd.h>
+#include <exception>
 
-#include <nlohmann/json.hpp>
-
+#include "engine/connection.hpp"
+#include "engine/libraries.hpp"
 #include "engine/options.hpp"
 #include "engine/python_probe.hpp"
-#include "launcher/profile.hpp"
+#include "engine/supervisor/supervisor.hpp"
 #include "launcher/random_uuid.hpp"
-#include "protocol/connection_file.hpp"
 
 namespace {
 
-namespace fs = std::filesystem;
-using ddipp::Failure;
 using ddipp::Result;
 using ddipp::engine::Options;
-using nlohmann::json;
+using ddipp::engine::WorkerSide;
+using ddipp::engine::WorkerStart;
+using ddipp::protocol::Json;
 
 // Imported by the hosted interpreter. Says in one line what its environment lacks.
 constexpr const char* kBootstrap = R"(
@@ -39,69 +36,89 @@ int complain(const std::string& line) {
   return 1;
 }
 
-// An engine may be started before its controller has written the file.
-void wait_for_file(const fs::path& path, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
-  bool announced = false;
-  while (!fs::exists(path) && Clock::now() < deadline) {
-    if (!announced) {
-      std::fprintf(stderr, "dipengine: waiting up to %.0f s for %s\n", seconds, path.c_str());
-      announced = true;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-}
-
-struct Connection {
-  json info;
-  std::string source;
-};
-
-Result<Connection> find_connection(const Options& options) {
-  const std::string variable = ddipp::environment("IPP_CONNECTION_INFO");
-  if (!variable.empty()) {
-    json info = json::parse(variable, nullptr, false);
-    if (info.is_discarded()) return Failure{std::string("$IPP_CONNECTION_INFO is not valid JSON")};
-    return Connection{std::move(info), "$IPP_CONNECTION_INFO"};
-  }
-  wait_for_file(options.connection_file, options.wait_for_file_s);
-  auto info = ddipp::protocol::read_json_file(options.connection_file);
-  if (!info) return Failure{info.error() + "; is a controller running with this profile?"};
-  return Connection{std::move(*info), options.connection_file.string()};
-}
-
-Result<void*> load_host() {
-  std::vector<std::string> places;
-  if (const auto wish = ddipp::environment("DDIPP_ENGINE_HOST"); !wish.empty()) {
-    places.push_back(wish);
-  }
-  const fs::path folder = fs::read_symlink("/proc/self/exe").parent_path();
-  places.push_back((folder / "../lib/ddipp/libddipp_engine_host.so").lexically_normal());
-  std::string why;
-  for (const auto& place : places) {
-    // Local: its libzmq must not mix with the one that pyzmq brings.
-    if (void* library = ::dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    why = ::dlerror();
-  }
-  return Failure{"can't load the engine's host library: " + why};
-}
-
-json host_options(const Options& options, const Connection& connection) {
-  json info = connection.info;
-  if (!options.location.empty()) info["location"] = options.location;
+Json host_options(const Options& options, const WorkerStart& start, const WorkerSide& side) {
   const auto milliseconds = [](double seconds) { return static_cast<int>(seconds * 1000); };
-  return json{{"connection", info},
-              {"connection_source", connection.source},
-              {"uuid", ddipp::random_uuid()},
-              {"id", options.id ? json(*options.id) : json(nullptr)},
+  return Json{{"connection", start.connection},
+              {"connection_source", start.connection_source},
+              {"uuid", start.uuid},
+              {"id", start.id ? Json(*start.id) : Json(nullptr)},
               {"log_level", options.log_level},
               {"registration_timeout_ms", milliseconds(options.registration_timeout_s)},
               {"controller_patience_ms", milliseconds(options.controller_patience_s)},
               {"max_heartbeat_misses", options.max_heartbeat_misses},
+              {"output_limit", static_cast<std::size_t>(options.output_limit_mib) * 1024 * 1024},
+              {"use_mpi", options.use_mpi},
+              {"stdout", {side.stdout_read, side.stdout_write}},
+              {"stderr", {side.stderr_read, side.stderr_write}},
+              {"fault_fd", side.fault_write},
               {"profile_dir", options.profile_dir.string()},
               {"startup_command", options.startup_command},
               {"startup_script", options.startup_script}};
+}
+
+Result<WorkerStart> prepare(const Options& options, std::optional<int> id) {
+  auto connection = ddipp::engine::find_connection(options);
+  if (!connection) return ddipp::Failure{connection.error()};
+  if (!options.location.empty()) connection->info["location"] = options.location;
+  return WorkerStart{std::move(connection->info), connection->source, ddipp::random_uuid(), id};
+}
+
+// In the worker process.
+int work(const Options& options, const ddipp::engine::Interpreter& interpreter,
+         const WorkerStart& start, const WorkerSide& side) {
+  const auto libpython = ddipp::engine::load_libpython(interpreter);
+  if (!libpython) return complain(libpython.error());
+  const auto host = ddipp::engine::load_library("libddipp_engine_host.so");
+  if (!host) return complain(host.error());
+  using HostRun = int(const char*, void*, int, char**);
+  auto* run = reinterpret_cast<HostRun*>(ddipp::engine::find_function(*host, "ddipp_host_run"));
+  if (run == nullptr) return complain("the engine's host library is of another version");
+
+  std::vector<std::string> arguments{interpreter.executable, "-c", kBootstrap};
+  arguments.insert(arguments.end(), options.python_arguments.begin(),
+                   options.python_arguments.end());
+  std::vector<char*> pointers;
+  for (auto& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  return run(host_options(options, start, side).dump().c_str(), side.shared,
+             static_cast<int>(arguments.size()), pointers.data());
+}
+
+using SendNotice = bool(const char*);
+
+// Loaded before the first fork, so that its memory is the worker's too.
+Result<SendNotice*> load_notice() {
+  const auto library = ddipp::engine::load_library("libddipp_engine_notice.so");
+  if (!library) return ddipp::Failure{library.error()};
+  auto* send =
+      reinterpret_cast<SendNotice*>(ddipp::engine::find_function(*library, "ddipp_send_notice"));
+  if (send == nullptr) return ddipp::Failure{std::string("dipengine's libraries do not match")};
+  return send;
+}
+
+int supervise(const Options& options) {
+  const auto python = ddipp::engine::find_interpreter(options.python);
+  if (!python) return complain(python.error());
+  const auto interpreter = ddipp::engine::probe(*python);
+  if (!interpreter) return complain(interpreter.error());
+  const auto send_notice = load_notice();
+  if (!send_notice) return complain(send_notice.error());
+
+  ddipp::engine::SupervisorHooks hooks;
+  hooks.prepare = [&](std::optional<int> id) { return prepare(options, id); };
+  hooks.work = [&](const WorkerStart& start, const WorkerSide& side) {
+    return work(options, *interpreter, start, side);
+  };
+  hooks.notify = [&](const WorkerStart& start, int id, const std::string& why,
+                     const std::string& details) {
+    const Json notice{{"connection", start.connection},
+                      {"uuid", start.uuid},
+                      {"id", id},
+                      {"reason", why},
+                      {"last_output", details}};
+    (*send_notice)(notice.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+  };
+  return ddipp::engine::Supervisor(std::move(hooks), options.restart, options.id).run();
 }
 
 }  // namespace
@@ -109,29 +126,9 @@ json host_options(const Options& options, const Connection& connection) {
 int main(int argc, char** argv) {
   const auto parsed = ddipp::engine::parse_options(argc, argv);
   if (parsed.exit_code) return *parsed.exit_code;
-  const Options& options = parsed.options;
-
-  const auto python = ddipp::engine::find_interpreter(options.python);
-  if (!python) return complain(python.error());
-  const auto interpreter = ddipp::engine::probe(*python);
-  if (!interpreter) return complain(interpreter.error());
-  const auto connection = find_connection(options);
-  if (!connection) return complain(connection.error());
-  const auto libpython = ddipp::engine::load_libpython(*interpreter);
-  if (!libpython) return complain(libpython.error());
-  const auto host = load_host();
-  if (!host) return complain(host.error());
-
-  using HostRun = int(const char*, int, char**);
-  auto* run = reinterpret_cast<HostRun*>(::dlsym(*host, "ddipp_host_run"));
-  if (run == nullptr) return complain("the engine's host library is of another version");
-
-  std::vector<std::string> arguments{interpreter->executable, "-c", kBootstrap};
-  arguments.insert(arguments.end(), options.python_arguments.begin(),
-                   options.python_arguments.end());
-  std::vector<char*> pointers;
-  for (auto& argument : arguments) pointers.push_back(argument.data());
-  pointers.push_back(nullptr);
-  return run(host_options(options, *connection).dump().c_str(), static_cast<int>(arguments.size()),
-             pointers.data());
+  try {
+    return supervise(parsed.options);
+  } catch (const std::exception& error) {
+    return complain(error.what());
+  }
 }

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/worker_end.hpp"
+
 namespace ddipp::engine {
 
 struct Options {
@@ -20,6 +22,13 @@ struct Options {
   double wait_for_file_s = 10;
   double controller_patience_s = 30;
   int max_heartbeat_misses = 50;
+  RestartWhen restart = RestartWhen::never;
+  int output_limit_mib = 16;  // of one request and stream
+  bool use_mpi = false;
+  bool log_to_file = false;
+  std::string work_dir;    // "" to stay
+  std::string ssh_server;  // "" for the connection file's
+  std::string ssh_key;
   std::string log_level = "info";
   std::vector<std::string> python_arguments;  // --Class.trait=value for IPython
 };

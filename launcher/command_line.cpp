@@ -1,6 +1,7 @@
 #include "launcher/command_line.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <numeric>
 #include <sstream>
@@ -52,10 +53,19 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
-void refuse_unknown(const CLI::App& app) {
-  const auto unknown = app.remaining();
-  if (unknown.empty()) return;
-  const std::string name = unknown.front().substr(0, unknown.front().find('='));
+bool is_trait(const std::string& argument) {
+  return argument.size() > 2 && argument.starts_with("--") &&
+         std::isupper(static_cast<unsigned char>(argument[2])) != 0 &&
+         argument.find('.') < argument.find('=') && argument.find('=') != std::string::npos;
+}
+
+void refuse_unknown(const CLI::App& app, bool passes_traits) {
+  const auto rest = app.remaining();
+  const auto unknown = std::find_if(rest.begin(), rest.end(), [passes_traits](const auto& one) {
+    return !(passes_traits && is_trait(one));
+  });
+  if (unknown == rest.end()) return;
+  const std::string name = unknown->substr(0, unknown->find('='));
   const std::string like = nearest(name, option_names(app));
   throw CLI::ParseError("there is no option " + name +
                             (like.empty() ? "" : "; did you mean " + like + "?") +
@@ -108,11 +118,11 @@ std::vector<std::string> read_config_file(const std::filesystem::path& path,
   return std::move(*arguments);
 }
 
-void parse_command_line(CLI::App& app, std::vector<std::string> arguments) {
+void parse_command_line(CLI::App& app, std::vector<std::string> arguments, bool passes_traits) {
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
   app.allow_extras();
   app.parse(std::move(arguments));
-  refuse_unknown(app);
+  refuse_unknown(app, passes_traits);
 }
 
 }  // namespace ddipp

@@ -30,7 +30,9 @@ std::string nearest(std::string_view wrong, const std::vector<std::string>& name
 std::vector<std::string> read_config_file(const std::filesystem::path& path,
                                           const std::vector<std::string>& classes);
 
-// Throws CLI::ParseError; an option that does not exist is one that names the nearest.
-void parse_command_line(CLI::App& app, std::vector<std::string> arguments);
+// Throws CLI::ParseError; an option that does not exist is one that names the nearest. With
+// `passes_traits` those of the form --Class.trait=value stay in app.remaining().
+void parse_command_line(CLI::App& app, std::vector<std::string> arguments,
+                        bool passes_traits = false);
 
 }  // namespace ddipp

@@ -70,9 +70,22 @@ void from_json(const Json& json, RegistrationReply& content) {
   optional_entry(json, "connection_info", content.connection_info);
 }
 
-void to_json(Json& json, const UnregistrationRequest& content) { json = Json{{"id", content.id}}; }
+void to_json(Json& json, const UnregistrationRequest& content) {
+  json = Json{{"id", content.id}};
+  if (content.uuid) json["uuid"] = *content.uuid;
+  if (content.reason) json["reason"] = *content.reason;
+  if (content.last_output) json["last_output"] = *content.last_output;
+}
 void from_json(const Json& json, UnregistrationRequest& content) {
   json.at("id").get_to(content.id);
+  const auto text = [&json](const char* name) -> std::optional<std::string> {
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_string()) return std::nullopt;
+    return found->get<std::string>();
+  };
+  content.uuid = text("uuid");
+  content.reason = text("reason");
+  content.last_output = text("last_output");
 }
 
 void to_json(Json& json, const RegistrationNotification& content) {

@@ -35,6 +35,10 @@ struct RegistrationReply {
 struct UnregistrationRequest {
   static constexpr const char* type = "unregistration_request";
   int id = 0;
+  // Ours, from an engine's supervisor: how its process ended.
+  std::optional<std::string> uuid;
+  std::optional<std::string> reason;
+  std::optional<std::string> last_output;
 };
 
 // --- notification: hub -> every client --------------------------------------------------------

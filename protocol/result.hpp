@@ -19,7 +19,7 @@ Failure(E) -> Failure<E>;
 template <class T, class E = std::string>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  Result(T content) : state_(std::in_place_index<0>, std::move(content)) {}
   template <class F>
   Result(Failure<F> failure) : state_(std::in_place_index<1>, std::move(failure.error)) {}
 

@@ -16,6 +16,14 @@ from typing import Any
 import _ddipp_engine as host
 
 
+#: What ``--mpi`` runs in the user's namespace.
+MPI_INIT = """\
+from mpi4py import MPI
+mpi_rank = MPI.COMM_WORLD.Get_rank()
+mpi_size = MPI.COMM_WORLD.Get_size()
+"""
+
+
 class HostLogHandler(logging.Handler):
     """Passes Python's log records on to the engine's log."""
 
@@ -99,6 +107,8 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.config_file_name = "ipython_kernel_config.py"
     app.load_config_file(suppress_errors=True)
     kernel.shell.update_config(app.config)
+    if options["use_mpi"]:
+        app.exec_lines.insert(0, MPI_INIT)
     if options["startup_script"]:
         app.exec_files.append(options["startup_script"])
     if options["startup_command"]:
@@ -106,6 +116,43 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.init_gui_pylab()
     app.init_extensions()
     app.init_code()
+
+
+def offer_bind_kernel(options: dict[str, Any]) -> None:
+    """Make ``ipyparallel.bind_kernel()`` work, by which users attach a console to an engine.
+
+    ipyparallel's own looks for its engine application, which is not the one of this process.
+    """
+    import ipyparallel
+    from jupyter_client.connect import write_connection_file
+
+    bound: list[str] = []
+
+    def bind_kernel(**kwargs: Any) -> str:
+        """Listen for Jupyter frontends of this machine; returns the connection file."""
+        if not bound:
+            shell, iopub, stdin, control, heartbeat = host.bind_kernel()
+            folder = os.path.join(options["profile_dir"], "security")
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            path = os.path.join(folder, f"kernel-{os.getpid()}.json")
+            connection = options["connection"]
+            write_connection_file(
+                path,
+                shell_port=shell,
+                iopub_port=iopub,
+                stdin_port=stdin,
+                control_port=control,
+                hb_port=heartbeat,
+                ip="127.0.0.1",
+                key=connection.get("key", "").encode(),
+                signature_scheme=connection.get("signature_scheme", "hmac-sha256"),
+            )
+            atexit.register(lambda: os.path.exists(path) and os.unlink(path))
+            bound.append(path)
+            print(f"To attach a console: jupyter console --existing {path}")
+        return bound[0]
+
+    ipyparallel.bind_kernel = bind_kernel
 
 
 def install_signal_handlers(kernel: Any) -> None:
@@ -132,6 +179,7 @@ async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -
     loop.add_reader(host.inbox_fd(), on_inbox)
     kernel = make_kernel(options, engine_id, make_logger())
     install_signal_handlers(kernel)
+    offer_bind_kernel(options)
     run_startup(kernel, options, arguments)
     redirect_output(kernel)
     host.ready()
@@ -152,7 +200,7 @@ def run_exit_handlers() -> None:
 
 def main() -> None:
     """Entry point, called by dipengine."""
-    faulthandler.enable(file=host.log_fd())
+    faulthandler.enable(file=host.fault_fd())
     arguments = sys.argv[1:]
     sys.argv[:] = [sys.executable]
     options = json.loads(host.options())

@@ -10,6 +10,8 @@
 #include <spdlog/logger.h>
 
 #include "engine/core/lifecycle.hpp"
+#include "engine/core/output_history.hpp"
+#include "engine/core/output_limit.hpp"
 #include "engine/core/stream_coalescer.hpp"
 #include "engine/host/host_options.hpp"
 #include "engine/host/inbox.hpp"
@@ -18,6 +20,7 @@
 #include "engine/host/registration.hpp"
 #include "engine/host/socket_guard.hpp"
 #include "engine/host/sockets.hpp"
+#include "engine/supervisor/shared_state.hpp"
 #include "protocol/net/reactor.hpp"
 #include "protocol/session.hpp"
 
@@ -33,6 +36,7 @@ struct Shared {
   spdlog::logger& log;
   int terminate_event;          // raised by the SIGTERM handler
   std::atomic<int>& exit_code;  // of the process
+  SharedState& state;           // what the supervisor gets to know
 };
 
 class EngineIo {
@@ -53,13 +57,16 @@ class EngineIo {
   void on_monitor(const net::Multipart& message);
   void on_iopub_subscription(const net::Multipart& message);
   void on_request(ChannelName channel, net::Multipart& message);
-  void on_captured(int fd, const char* name);
+  // Takes what was written to descriptors 1 and 2.
+  void on_captured();
+  void on_captured(int fd, const char* name, std::string& incomplete);
   void on_outbox();
   void tick(net::Clock::time_point now);
   std::optional<net::Clock::time_point> next_deadline() const;
 
   void handle(Post& post);
   void handle(StreamWrite& write);
+  void handle(const BindKernel& bind);
   void handle(const Flush&);
   void handle(const PythonReady&);
   void handle(const Aborted& aborted);
@@ -70,6 +77,7 @@ class EngineIo {
   void signal_request(Request& request);
   void shutdown_request(Request& request);
   void cut_request(Request& request);
+  void replay_request(Request& request);
   void answer_aborted(const Request& request);
   void reply(const Request& request, const std::string& type, const protocol::Json& content,
              const protocol::Json& metadata);
@@ -78,6 +86,8 @@ class EngineIo {
             const std::string& header, std::string_view parent_header, const std::string& metadata,
             const std::string& content, std::vector<zmq::message_t> buffers = {});
   void send_streams();
+  void send_stream(const StreamText& stream);
+  BoundPorts bind_kernel();
   std::string packed_header(std::string_view type);
   std::string topic(const std::string& name) const;
 
@@ -93,6 +103,9 @@ class EngineIo {
   net::Reactor reactor_;
   Lifecycle lifecycle_;
   StreamCoalescer streams_;
+  OutputLimit output_limit_;
+  OutputHistory history_;
+  std::string stdout_rest_, stderr_rest_;  // the beginning of a character, the rest still to come
   std::optional<int> id_;
   net::Multipart held_ping_;  // came before the engine was ready; answered as soon as it is
   std::optional<int> pending_signal_;

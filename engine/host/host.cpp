@@ -72,12 +72,19 @@ HostOptions parse_options(const protocol::Json& json) {
   options.lifecycle.controller_patience =
       Milliseconds(json.at("controller_patience_ms").get<int>());
   options.lifecycle.max_heartbeat_misses = json.at("max_heartbeat_misses").get<int>();
+  options.output_limit = json.at("output_limit").get<std::size_t>();
+  options.stdout_read = json.at("stdout").at(0).get<int>();
+  options.stdout_write = json.at("stdout").at(1).get<int>();
+  options.stderr_read = json.at("stderr").at(0).get<int>();
+  options.stderr_write = json.at("stderr").at(1).get<int>();
+  options.fault_fd = json.at("fault_fd").get<int>();
   return options;
 }
 
-int run(const std::string& options_json, int argc, char** argv) {
+int run(const std::string& options_json, SharedState& state, int argc, char** argv) {
   const HostOptions options = parse_options(protocol::Json::parse(options_json));
-  OutputCapture capture;
+  OutputCapture capture(net::UniqueFd(options.stdout_read), net::UniqueFd(options.stdout_write),
+                        net::UniqueFd(options.stderr_read), net::UniqueFd(options.stderr_write));
   spdlog::logger log("dipengine", std::make_shared<FdSink>(capture.original_stderr()));
   log.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
   log.set_level(spdlog::level::from_str(options.log_level));
@@ -89,7 +96,7 @@ int run(const std::string& options_json, int argc, char** argv) {
   const net::UniqueFd terminate_event = net::make_eventfd();
   std::atomic<int> exit_code{0};
   EngineIo io(options, Shared{inbox, outbox, capture, registration, socket_guard, log,
-                              terminate_event.get(), exit_code});
+                              terminate_event.get(), exit_code, state});
 
   terminate_fd = terminate_event.get();
   engine_pid = ::getpid();
@@ -108,11 +115,19 @@ int run(const std::string& options_json, int argc, char** argv) {
     outbox.push(Finish{});
     io_thread.join();
   };
-  ModuleContext context{
-      options_json, inbox, outbox, capture, registration, socket_guard, log, [&](int code) {
-        finish();
-        ::_exit(code != 0 ? code : exit_code.load());
-      }};
+  ModuleContext context{options_json,
+                        options.fault_fd,
+                        state,
+                        inbox,
+                        outbox,
+                        capture,
+                        registration,
+                        socket_guard,
+                        log,
+                        [&](int code) {
+                          finish();
+                          ::_exit(code != 0 ? code : exit_code.load());
+                        }};
   register_module(context);
   const int code = Py_BytesMain(argc, argv);
   // Only when the Python half could not start.
@@ -123,12 +138,15 @@ int run(const std::string& options_json, int argc, char** argv) {
 }  // namespace
 }  // namespace ddipp::engine
 
-// `options_json`: see HostOptions and ddipp_engine.main. `argv` as for the interpreter itself.
+// `options_json`: see HostOptions and ddipp_engine.main. `state`: a SharedState, mapped by the
+// supervisor too. `argv` as for the interpreter itself.
 // Returns the exit code of the process.
 extern "C" __attribute__((visibility("default"))) int ddipp_host_run(const char* options_json,
-                                                                     int argc, char** argv) {
+                                                                     void* state, int argc,
+                                                                     char** argv) {
   try {
-    return ddipp::engine::run(options_json, argc, argv);
+    return ddipp::engine::run(options_json, *static_cast<ddipp::engine::SharedState*>(state), argc,
+                              argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "dipengine: %s\n", error.what());
     return 1;

@@ -17,6 +17,9 @@ struct HostOptions {
   std::optional<int> id;          // wished for
   std::string log_level = "info";
   LifecycleOptions lifecycle;
+  std::size_t output_limit = 16 * 1024 * 1024;
+  // Ends of the pipes that the supervisor made, and where the interpreter says where it crashed.
+  int stdout_read = -1, stdout_write = -1, stderr_read = -1, stderr_write = -1, fault_fd = -1;
 };
 
 }  // namespace ddipp::engine

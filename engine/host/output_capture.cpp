@@ -1,26 +1,14 @@
 #include "engine/host/output_capture.hpp"
 
 #include <array>
-#include <cerrno>
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <utility>
 
 namespace ddipp::engine {
 namespace {
-
-void make_pipe(net::UniqueFd& read_end, net::UniqueFd& write_end) {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw std::system_error(errno, std::generic_category(), "pipe");
-  }
-  read_end.reset(ends[0]);
-  write_end.reset(ends[1]);
-  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-}
 
 bool is_empty(int fd) {
   int waiting = 0;
@@ -29,10 +17,13 @@ bool is_empty(int fd) {
 
 }  // namespace
 
-OutputCapture::OutputCapture() : original_stderr_(::fcntl(2, F_DUPFD_CLOEXEC, 3)) {
-  make_pipe(stdout_, stdout_write_);
-  make_pipe(stderr_, stderr_write_);
-}
+OutputCapture::OutputCapture(net::UniqueFd stdout_read, net::UniqueFd stdout_write,
+                             net::UniqueFd stderr_read, net::UniqueFd stderr_write)
+    : original_stderr_(::fcntl(2, F_DUPFD_CLOEXEC, 3)),
+      stdout_(std::move(stdout_read)),
+      stdout_write_(std::move(stdout_write)),
+      stderr_(std::move(stderr_read)),
+      stderr_write_(std::move(stderr_write)) {}
 
 void OutputCapture::start() {
   ::dup2(stdout_write_.get(), 1);

@@ -12,8 +12,10 @@ namespace ddipp::engine {
 
 class OutputCapture {
  public:
-  // Keeps the original stderr for logs. Throws std::system_error.
-  OutputCapture();
+  // The pipes come from the supervisor, which reads what a dead worker has left in them. Keeps the
+  // original stderr for logs.
+  OutputCapture(net::UniqueFd stdout_read, net::UniqueFd stdout_write, net::UniqueFd stderr_read,
+                net::UniqueFd stderr_write);
 
   int original_stderr() const { return original_stderr_.get(); }
   int stdout_fd() const { return stdout_.get(); }  // read ends, non-blocking

@@ -90,8 +90,21 @@ PyObject* log_line(PyObject*, PyObject* args) {
   return none();
 }
 
-PyObject* log_fd(PyObject*, PyObject*) {
-  return PyLong_FromLong(context->capture.original_stderr());
+PyObject* fault_fd(PyObject*, PyObject*) { return PyLong_FromLong(context->fault_fd); }
+
+PyObject* bind_kernel(PyObject*, PyObject*) {
+  auto answer = std::make_shared<std::promise<Result<BoundPorts>>>();
+  context->outbox.push(BindKernel{answer});
+  const Result<BoundPorts> ports = [&answer] {
+    const GilReleased released;
+    return answer->get_future().get();
+  }();
+  if (!ports) {
+    PyErr_SetString(PyExc_OSError, ports.error().c_str());
+    return nullptr;
+  }
+  return Py_BuildValue("(iiiii)", ports->shell, ports->iopub, ports->standard_input, ports->control,
+                       ports->heartbeat);
 }
 
 // --- requests ---------------------------------------------------------------------------------
@@ -253,6 +266,7 @@ PyObject* write_stream(PyObject*, PyObject* args) {
   }
   StreamWrite write{fd == 2 ? "stderr" : "stdout", {}, {text, static_cast<std::size_t>(size)}};
   if (!to_string(parent, write.parent_header)) return nullptr;
+  context->state.last_words.append(write.text);
   context->outbox.push(std::move(write));
   {
     const GilReleased released;
@@ -284,7 +298,11 @@ PyMethodDef methods[] = {
      "begin_request(header): captured output belongs to this request from now on."},
     {"end_request", end_request, METH_NOARGS, "Wait until captured output was taken."},
     {"log", log_line, METH_VARARGS, "log(level, text): one line in the engine's log."},
-    {"log_fd", log_fd, METH_NOARGS, "File descriptor of the engine's log."},
+    {"fault_fd", fault_fd, METH_NOARGS, "Where to say where the interpreter crashed."},
+    {"bind_kernel", bind_kernel, METH_NOARGS,
+     "Listen for Jupyter frontends on this machine: the ports of shell, iopub, standard_input, "
+     "control and "
+     "heartbeat."},
     {"inbox_fd", inbox_fd, METH_NOARGS, "Descriptor that is readable when take() has something."},
     {"clear_inbox_event", clear_inbox_event, METH_NOARGS, "Make inbox_fd() unreadable."},
     {"take", take, METH_NOARGS,

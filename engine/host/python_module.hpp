@@ -13,12 +13,15 @@
 #include "engine/host/python_api.hpp"
 #include "engine/host/registration.hpp"
 #include "engine/host/socket_guard.hpp"
+#include "engine/supervisor/shared_state.hpp"
 
 namespace ddipp::engine {
 
 // What the module's functions act on. Outlives the interpreter.
 struct ModuleContext {
   std::string options;  // JSON, as dipengine wrote it
+  int fault_fd;
+  SharedState& state;
   Inbox& inbox;
   Outbox& outbox;
   OutputCapture& capture;

@@ -3,11 +3,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include <zmq.hpp>
+
+#include "protocol/result.hpp"
 
 namespace ddipp::engine {
 
@@ -44,6 +48,15 @@ struct StreamWrite {
   std::string text;
 };
 
+// TCP ports on 127.0.0.1 at which the engine listens as a Jupyter kernel.
+struct BoundPorts {
+  int shell = 0, iopub = 0, standard_input = 0, control = 0, heartbeat = 0;
+};
+
+struct BindKernel {
+  std::shared_ptr<std::promise<Result<BoundPorts>>> answer;
+};
+
 struct Flush {};
 struct PythonReady {};
 
@@ -55,6 +68,6 @@ struct Aborted {
 // Python is done: send what is left, unregister and end the io thread.
 struct Finish {};
 
-using Outgoing = std::variant<Post, StreamWrite, Flush, PythonReady, Aborted, Finish>;
+using Outgoing = std::variant<Post, StreamWrite, BindKernel, Flush, PythonReady, Aborted, Finish>;
 
 }  // namespace ddipp::engine

@@ -96,8 +96,26 @@ void Sockets::connect_channels(int id) {
   ping.connect(url(connection_.hb_ping));
 }
 
+BoundPorts Sockets::bind_kernel() {
+  standard_input = make(zmq::socket_type::router);
+  heartbeat = make(zmq::socket_type::rep);
+  const auto bind = [](zmq::socket_t& socket) {
+    socket.bind("tcp://127.0.0.1:*");
+    const std::string endpoint = socket.get(zmq::sockopt::last_endpoint);
+    return std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+  };
+  BoundPorts ports;
+  ports.shell = bind(shell);
+  ports.iopub = bind(iopub);
+  ports.standard_input = bind(standard_input);
+  ports.control = bind(control);
+  ports.heartbeat = bind(heartbeat);
+  return ports;
+}
+
 void Sockets::close() {
-  for (zmq::socket_t* socket : {&registrar, &shell, &control, &iopub, &ping, &pong, &monitor}) {
+  for (zmq::socket_t* socket : {&registrar, &shell, &control, &iopub, &ping, &pong, &monitor,
+                                &standard_input, &heartbeat}) {
     socket->close();
   }
   context_.close();

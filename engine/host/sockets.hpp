@@ -6,6 +6,7 @@
 
 #include <zmq.hpp>
 
+#include "engine/host/request.hpp"
 #include "protocol/connection_file.hpp"
 #include "protocol/net/curve.hpp"
 
@@ -18,6 +19,9 @@ class Sockets {
 
   // The rest, once the engine has its id.
   void connect_channels(int id);
+
+  // Lets Jupyter frontends of this machine connect too. Throws zmq::error_t.
+  BoundPorts bind_kernel();
 
   // Closes all and waits until what was sent has left, at most the linger time of a second.
   void close();
@@ -41,13 +45,15 @@ class Sockets {
   std::string registration_url_;
 
  public:
-  zmq::socket_t registrar;  // dealer
-  zmq::socket_t shell;      // router: mux, task, broadcast
-  zmq::socket_t control;    // router
-  zmq::socket_t iopub;      // xpub
-  zmq::socket_t ping;       // sub
-  zmq::socket_t pong;       // dealer
-  zmq::socket_t monitor;    // pair: connection events of `ping`
+  zmq::socket_t registrar;       // dealer
+  zmq::socket_t shell;           // router: mux, task, broadcast
+  zmq::socket_t control;         // router
+  zmq::socket_t iopub;           // xpub
+  zmq::socket_t ping;            // sub
+  zmq::socket_t pong;            // dealer
+  zmq::socket_t monitor;         // pair: connection events of `ping`
+  zmq::socket_t standard_input;  // router, once bound as a kernel; nobody is asked for input
+  zmq::socket_t heartbeat;       // rep, once bound as a kernel
 };
 
 }  // namespace ddipp::engine

@@ -364,4 +364,5 @@ def test_client_and_engine_packages_of_an_older_ipyparallel(cluster, our_package
     report = json.loads(done.stdout)
     assert report["client"] == version
     assert len(report["outcomes"]) > 10
-    assert set(report["outcomes"].values()) == {"passed"}, report["outcomes"]
+    failed = {name: why for name, why in report["outcomes"].items() if why != "passed"}
+    assert failed == {}

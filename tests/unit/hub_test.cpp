@@ -35,7 +35,7 @@ struct World {
 
   void register_engine(const std::string& uuid) {
     hub.on_query(uuid, message("registration_request", {{"uuid", uuid}}), kStart);
-    hub.on_pong(uuid, "1");
+    hub.on_pong(uuid, "1", kStart);
   }
 
   template <class T>
@@ -65,12 +65,12 @@ TEST_CASE("an engine gets an id and the ports, and clients hear of it after its 
   CHECK(content->connection_info == Json{{"mux", 7}});
   CHECK(world.hub.registry().engines().empty());
 
-  world.hub.on_pong("u", "1");
+  world.hub.on_pong("u", "1", kStart);
   const auto notifications = world.take<Notify>();
   REQUIRE(notifications.size() == 1);
   CHECK(notifications[0].type == "registration_notification");
   CHECK(notifications[0].content == Json{{"id", 0}, {"uuid", "u"}});
-  world.hub.on_pong("u", "1");
+  world.hub.on_pong("u", "1", kStart);
   CHECK(world.take<Notify>().empty());
 }
 
@@ -129,8 +129,101 @@ TEST_CASE("on the same machine a closed connection is death almost at once") {
   world.register_engine("a");
   world.take<Notify>();
   world.hub.on_presence("a", false, true, kStart);
-  world.hub.tick(kStart + 10ms);
+  world.hub.tick(kStart + 249ms);  // its supervisor may say why
+  CHECK(world.take<Notify>().empty());
+  world.hub.tick(kStart + 250ms);
   CHECK(world.take<Notify>().size() == 1);
+}
+
+TEST_CASE("a supervisor's report says why an engine is gone, and at once") {
+  World world;
+  world.register_engine("a");
+  world.take<Notify>();
+  const Json report{{"id", 0}, {"uuid", "a"}, {"reason", "it slipped"}, {"last_output", "oops"}};
+  world.hub.on_presence("a", false, true, kStart);
+  world.hub.on_query("s", world.message("unregistration_request", report), kStart + 1ms);
+  CHECK(world.hub.next_deadline() <= kStart + 10ms);
+  world.hub.tick(kStart + 10ms);
+  const auto lost = world.take<EngineLost>();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].why == "it slipped\nIts last output was:\noops");
+  // It is dead, not cut off.
+  world.hub.on_presence("a", true, true, kStart + 20ms);
+  CHECK(world.take<EngineJoined>().empty());
+}
+
+TEST_CASE("a report about another process of that id changes nothing") {
+  World world;
+  world.register_engine("a");
+  const Json report{{"id", 0}, {"uuid", "z"}, {"reason", "it slipped"}};
+  world.hub.on_query("s", world.message("unregistration_request", report), kStart);
+  world.hub.tick(kStart + 100ms);
+  CHECK(world.hub.registry().engines().size() == 1);
+}
+
+TEST_CASE("an engine that is started again gets its id though its end is still being told") {
+  World world;
+  world.register_engine("a");
+  world.take<Notify>();
+  const Json report{{"id", 0}, {"uuid", "a"}, {"reason", "it slipped"}};
+  world.hub.on_query("s", world.message("unregistration_request", report), kStart);
+  world.hub.on_query("b", world.message("registration_request", {{"uuid", "b"}, {"id", 0}}),
+                     kStart);
+  world.hub.on_pong("b", "1", kStart);
+  const auto told = world.take<Notify>();
+  REQUIRE(told.size() == 2);
+  CHECK(told[0].type == "unregistration_notification");
+  CHECK(told[1].content == Json{{"id", 0}, {"uuid", "b"}});
+}
+
+TEST_CASE("an engine that dies while it registers frees its id") {
+  World world;
+  world.hub.on_query("a", world.message("registration_request", {{"uuid", "a"}, {"id", 3}}),
+                     kStart);
+  const Json report{{"id", 3}, {"uuid", "a"}, {"reason", "it slipped"}};
+  world.hub.on_query("s", world.message("unregistration_request", report), kStart);
+  world.take<Reply>();
+  world.hub.on_query("b", world.message("registration_request", {{"uuid", "b"}, {"id", 3}}),
+                     kStart);
+  CHECK(world.take<Reply>().at(0).content["id"] == 3);
+}
+
+TEST_CASE("clients hear of an end after the answers to the requests that it strands") {
+  World world;
+  world.register_engine("a");
+  world.ledger.submit(ddipp::test::make_record("task", "a"));
+  world.take<Notify>();
+  const Json report{{"id", 0}, {"uuid", "a"}, {"reason", "it slipped"}};
+  world.hub.on_query("s", world.message("unregistration_request", report), kStart);
+  world.hub.tick(kStart + 5ms);
+  const auto actions = world.hub.take_actions();
+  for (const auto& action : actions) CHECK_FALSE(std::holds_alternative<Notify>(action));
+  world.hub.tick(kStart + 30ms);
+  CHECK(world.take<Notify>().size() == 1);
+}
+
+TEST_CASE("a client that subscribes late hears what it has missed, as it is now") {
+  World world;
+  world.register_engine("a");
+  world.register_engine("b");
+  world.hub.on_client_subscribed(kStart);  // no connection_reply before it
+  world.take<Notify>();
+  const auto later = kStart + 1s;
+  world.hub.on_query("c", world.message("connection_request"), later);
+  world.hub.on_query("x", world.message("registration_request", {{"uuid", "c"}}), later);
+  world.hub.on_pong("c", "1", later + 1ms);
+  world.hub.on_query("x", world.message("unregistration_request", {{"id", 0}}), later);
+  world.hub.tick(later + 100ms);
+  world.take<Notify>();
+  world.hub.on_client_subscribed(later + 200ms);
+  const auto told = world.take<Notify>();
+  REQUIRE(told.size() == 2);
+  CHECK(told[0].type == "unregistration_notification");
+  CHECK(told[0].content["id"] == 0);
+  CHECK(told[1].type == "registration_notification");
+  CHECK(told[1].content["id"] == 2);
+  world.hub.on_client_subscribed(later + 1min);
+  CHECK(world.take<Notify>().empty());
 }
 
 TEST_CASE("hearts that subscribe together share one early ping") {
@@ -148,7 +241,7 @@ TEST_CASE("a registration whose heart never beats is dropped") {
   world.hub.on_query("u", world.message("registration_request", {{"uuid", "u"}}), kStart);
   world.hub.tick(kStart + 5000ms);
   world.take<Notify>();
-  world.hub.on_pong("u", "1");
+  world.hub.on_pong("u", "1", kStart);
   CHECK(world.take<Notify>().empty());
 }
 
@@ -220,10 +313,10 @@ TEST_CASE("an engine that was cut off comes back under its old id, by its connec
   CHECK(back[0].type == "registration_notification");
   CHECK(back[0].content == Json{{"id", 0}, {"uuid", "a"}});
 
-  world.hub.on_pong("b", "0");  // to a ping from before it was lost
+  world.hub.on_pong("b", "0", kStart);  // to a ping from before it was lost
   CHECK(world.take<Notify>().empty());
   world.hub.tick(kStart + 1000ms);  // a ping
-  world.hub.on_pong("b", "1");
+  world.hub.on_pong("b", "1", kStart);
   CHECK(world.take<EngineJoined>().size() == 1);
   CHECK(world.hub.registry().find("b")->id == 1);
 }
@@ -251,8 +344,8 @@ TEST_CASE("restored engines keep their ids, and are lost when they don't answer"
   world.take<EngineJoined>();
   for (int beat = 1; beat <= 5; ++beat) {
     world.hub.tick(kStart + beat * 1000ms);
-    world.hub.on_pong("a", std::to_string(beat));
-    world.hub.on_pong("new", std::to_string(beat));
+    world.hub.on_pong("a", std::to_string(beat), kStart);
+    world.hub.on_pong("new", std::to_string(beat), kStart);
   }
   const auto lost = world.take<EngineLost>();
   REQUIRE(lost.size() == 1);

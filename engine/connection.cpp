@@ -1,0 +1,42 @@
+#include "engine/connection.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include "launcher/profile.hpp"
+#include "protocol/connection_file.hpp"
+
+namespace ddipp::engine {
+namespace {
+
+void wait_for_file(const std::filesystem::path& path, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
+  bool announced = false;
+  while (!std::filesystem::exists(path) && Clock::now() < deadline) {
+    if (!announced) {
+      std::fprintf(stderr, "dipengine: waiting up to %.0f s for %s\n", seconds, path.c_str());
+      announced = true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+}  // namespace
+
+Result<Connection> find_connection(const Options& options) {
+  const std::string variable = environment("IPP_CONNECTION_INFO");
+  if (!variable.empty()) {
+    auto info = protocol::Json::parse(variable, nullptr, false);
+    if (info.is_discarded()) return Failure{std::string("$IPP_CONNECTION_INFO is not valid JSON")};
+    return Connection{std::move(info), "$IPP_CONNECTION_INFO"};
+  }
+  wait_for_file(options.connection_file, options.wait_for_file_s);
+  auto info = protocol::read_json_file(options.connection_file);
+  if (!info) return Failure{info.error() + "; is a controller running with this profile?"};
+  return Connection{std::move(*info), options.connection_file.string()};
+}
+
+}  // namespace ddipp::engine

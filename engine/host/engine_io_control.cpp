@@ -1,0 +1,139 @@
+// Requests: those that the io thread answers itself, while Python may hold the GIL, and those that
+// it hands on.
+#include <csignal>
+
+#include "engine/host/engine_io.hpp"
+#include "engine/host/engine_replies.hpp"
+#include "protocol/content.hpp"
+
+namespace ddipp::engine {
+
+using namespace std::chrono_literals;
+using protocol::Json;
+
+void EngineIo::on_request(ChannelName channel, net::Multipart& message) {
+  const auto frames = net::views(message);
+  const auto envelope = session_.verify(frames);
+  if (!envelope) {
+    return shared_.log.warn("ignored a request: {}", protocol::describe(envelope.error()));
+  }
+  const auto header = protocol::unpack(envelope->header, session_.packing());
+  const auto parsed = header ? protocol::parse_header(*header) : Failure{header.error()};
+  if (!parsed) return shared_.log.warn("ignored a request: {}", parsed.error());
+
+  Request request;
+  request.channel = channel;
+  request.msg_type = parsed->msg_type;
+  request.msg_id = parsed->msg_id;
+  for (std::size_t i = 0; i < envelope->delimiter; ++i) request.identities.emplace_back(frames[i]);
+  const std::size_t first = envelope->delimiter + 2;
+  request.header = std::move(message[first]);
+  request.parent_header = std::move(message[first + 1]);
+  request.metadata = std::move(message[first + 2]);
+  request.content = std::move(message[first + 3]);
+  for (std::size_t i = envelope->first_buffer; i < message.size(); ++i) {
+    request.buffers.push_back(std::move(message[i]));
+  }
+  if (channel == ChannelName::control) return on_control(request);
+  if (shared_.inbox.aborted_in_advance(request.msg_id)) return answer_aborted(request);
+  shared_.inbox.push(std::move(request));
+}
+
+void EngineIo::on_control(Request& request) {
+  const std::string& type = request.msg_type;
+  if (type == protocol::AbortRequest::type) return abort_request(request);
+  if (type == protocol::SignalRequest::type) return signal_request(request);
+  if (type == protocol::ShutdownRequest::type) return shutdown_request(request);
+  if (type == protocol::InterruptRequest::type) {
+    shared_.inbox.interrupt();
+    return reply(request, "interrupt_reply", protocol::OkReply{}, Json::object());
+  }
+  if (type == "ddipp_cut_request") return cut_request(request);
+  if (type == "ddipp_replay_request") return replay_request(request);
+  shared_.inbox.push(std::move(request));
+}
+
+// Ours: frees a rank that waits in a collective of the generation that the client means.
+void EngineIo::cut_request(Request& request) {
+  const auto json = protocol::unpack(net::view(request.content), session_.packing());
+  if (!json || !json->is_object() || !json->value("generation", Json()).is_number_integer()) {
+    return reply(request, "ddipp_cut_reply",
+                 protocol::error_content("ValueError", "no generation given"), Json::object());
+  }
+  const auto count = shared_.socket_guard.cut(json->at("generation").get<int>());
+  reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
+}
+
+// Ours: what a request has shown, for a client that was not there. {"msg_id": of the request, or
+// none for the last that showed something}.
+void EngineIo::replay_request(Request& request) {
+  const auto asked = protocol::unpack(net::view(request.content), session_.packing());
+  const std::string msg_id = asked && asked->is_object() ? asked->value("msg_id", "") : "";
+  Json answer{{"status", "ok"}, {"msg_id", nullptr}, {"outputs", Json::array()}, {"left_out", 0}};
+  const auto& entries = history_.entries();
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    const auto header = protocol::unpack(entry->parent_header, session_.packing());
+    const std::string id = header && header->is_object() ? header->value("msg_id", "") : "";
+    if (!msg_id.empty() && id != msg_id) continue;
+    answer["msg_id"] = id;
+    answer["left_out"] = entry->left_out;
+    for (const auto& output : entry->outputs) {
+      auto content = protocol::unpack(output.content, session_.packing());
+      if (!content) continue;
+      answer["outputs"].push_back({{"msg_type", output.msg_type}, {"content", *content}});
+    }
+    break;
+  }
+  reply(request, "ddipp_replay_reply", answer, Json::object());
+}
+
+void EngineIo::abort_request(Request& request) {
+  const auto json = protocol::unpack(net::view(request.content), session_.packing());
+  const auto content = protocol::parse_content<protocol::AbortRequest>(json ? *json : Json());
+  if (content) {
+    for (const Request& aborted : shared_.inbox.remove(content->msg_ids)) answer_aborted(aborted);
+  }
+  reply(request, "abort_reply", protocol::OkReply{}, Json::object());
+}
+
+void EngineIo::signal_request(Request& request) {
+  const auto json = protocol::unpack(net::view(request.content), session_.packing());
+  const auto content = protocol::parse_content<protocol::SignalRequest>(json ? *json : Json());
+  const auto number = content ? signal_number(*content) : std::nullopt;
+  if (!number) {
+    return reply(request, "signal_reply",
+                 protocol::error_content("ValueError", "there is no such signal"), Json::object());
+  }
+  shared_.log.info("asked for signal {}", *number);
+  reply(request, "signal_reply", protocol::OkReply{}, Json::object());
+  if (*number == SIGINT) shared_.inbox.interrupt();
+  if (*number == SIGINT || *number == 0) return;  // 0 asks only whether the engine is there
+  // A deadly signal waits until the reply is on its way.
+  pending_signal_ = *number;
+  signal_at_ = net::Clock::now() + 20ms;
+}
+
+void EngineIo::shutdown_request(Request& request) {
+  const auto json = protocol::unpack(net::view(request.content), session_.packing());
+  const auto content = protocol::parse_content<protocol::ShutdownRequest>(json ? *json : Json());
+  protocol::ShutdownReply answer;
+  answer.restart = content && content->restart;
+  reply(request, protocol::ShutdownReply::type, answer, Json::object());
+  // The hub listens here and tells the clients.
+  send(sockets_.iopub, {topic("shutdown")}, packed_header(protocol::ShutdownReply::type),
+       net::view(request.header),
+       protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
+       protocol::pack(answer, session_.packing()));
+  // Jupyter's own word for it; the supervisor does the rest.
+  if (answer.restart) shared_.state.restart_asked = true;
+  begin_stop(0, answer.restart ? "a client asked for a restart" : "a client asked for shutdown");
+}
+
+void EngineIo::answer_aborted(const Request& request) {
+  const auto metadata = protocol::unpack(net::view(request.metadata), session_.packing());
+  reply(request, protocol::reply_type(request.msg_type), Json{{"status", "aborted"}},
+        aborted_metadata(metadata ? *metadata : Json(), options_.uuid,
+                         std::chrono::system_clock::now()));
+}
+
+}  // namespace ddipp::engine

@@ -1,0 +1,49 @@
+// What the worker leaves for its supervisor in memory that both map: it is there however the worker
+// ends.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace ddipp::engine {
+
+// The end of what the worker printed. Any thread of it writes; the reader comes once it is dead.
+class LastWords {
+ public:
+  void append(std::string_view text) {
+    if (text.size() > kSize) text.remove_prefix(text.size() - kSize);
+    const std::uint64_t start = written_.fetch_add(text.size());
+    for (std::size_t i = 0; i < text.size(); ++i) bytes_[(start + i) % kSize] = text[i];
+  }
+
+  std::string text() const {
+    const std::uint64_t end = written_.load();
+    const std::uint64_t begin = end - std::min<std::uint64_t>(end, kSize);
+    std::string result;
+    for (std::uint64_t i = begin; i < end; ++i) result += bytes_[i % kSize];
+    return result;
+  }
+
+ private:
+  static constexpr std::size_t kSize = 4096;
+  std::atomic<std::uint64_t> written_{0};
+  std::array<char, kSize> bytes_{};
+};
+
+struct SharedState {
+  std::atomic<int> engine_id{-1};
+  std::atomic<bool> registered{false};
+  std::atomic<bool> stopping{false};
+  std::atomic<bool> gave_up{false};
+  std::atomic<bool> restart_asked{false};
+  std::atomic<bool> said_goodbye{false};  // it told the controller itself
+  LastWords last_words;
+};
+
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+}  // namespace ddipp::engine
