@@ -15,9 +15,10 @@ import _ddipp_engine as host
 from ipykernel.ipkernel import IPythonKernel
 from ipyparallel.serialize import serialize_object, unpack_apply_message
 from ipyparallel.util import utcnow
-from traitlets import Integer
+from traitlets import Integer, Type
 
 from .session import IOPUB, Channel, Request
+from .shell import EngineShell, printable
 
 
 @contextlib.contextmanager
@@ -49,10 +50,12 @@ class EngineKernel(IPythonKernel):
     """
 
     engine_id = Integer(-1)
+    shell_class = Type(EngineShell)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(iopub_socket=IOPUB, **kwargs)
         self.busy = False
+        self.streams: dict[str, Any] = {}
         self.shell_handlers["apply_request"] = self.apply_request
         self.control_handlers["clear_request"] = self.clear_request
         self._attach_data_publisher()
@@ -79,20 +82,27 @@ class EngineKernel(IPythonKernel):
 
     async def dispatch(self, channel: Channel, identities: list[bytes], request: Request) -> None:
         """Run one request from "busy" to "idle"; every request gets a reply."""
+        self._restore_streams()
         host.begin_request(request.raw_header)
         self.set_parent(identities, request, channel=channel.name)
         self._publish_status("busy", channel.name)
         try:
             await self._run_handler(channel, identities, request)
         except KeyboardInterrupt:
+            self._set_busy(False)  # it may have come just before
             self._reply_failure(channel, identities, request, KeyboardInterrupt())
         except Exception as error:  # a handler's own failure must not end the engine
             self.log.error("request %s failed", request["msg_type"], exc_info=True)
             self._reply_failure(channel, identities, request, error)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        host.flush()
         host.end_request()
         self._publish_status("idle", channel.name)
+
+    def _restore_streams(self) -> None:
+        # A user's own streams stay; without any nothing can be shown.
+        for name, stream in self.streams.items():
+            if getattr(sys, name) is None:
+                setattr(sys, name, stream)
 
     async def _run_handler(
         self, channel: Channel, identities: list[bytes], request: Request
@@ -125,6 +135,7 @@ class EngineKernel(IPythonKernel):
         msg_type: str = request["msg_type"]
         if request.replied or not msg_type.endswith("_request"):
             return
+        error = printable(error)
         content = {
             "status": "error",
             "ename": type(error).__name__,
@@ -242,12 +253,9 @@ class EngineKernel(IPythonKernel):
     def _apply_failure(self, error: BaseException) -> dict[str, Any]:
         try:
             self.shell.showtraceback()
-        except Exception as second:
-            self.log.error("can't format the traceback of %r: %r", type(error), second)
-        try:
-            value = str(error)
-        except Exception as second:
-            value = f"<str() of the exception raised {type(second).__name__}>"
+        except BaseException as second:
+            self.log.error("can't format the traceback of %r: %r", type(error), type(second))
+        value = str(printable(error))
         traceback = getattr(self.shell, "_last_traceback", None) or []
         self.shell._last_traceback = None
         return {

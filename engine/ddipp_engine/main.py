@@ -10,11 +10,11 @@ import logging
 import os
 import signal
 import sys
+import time
 import types
 from typing import Any
 
 import _ddipp_engine as host
-
 
 #: What ``--mpi`` runs in the user's namespace.
 MPI_INIT = """\
@@ -22,6 +22,10 @@ from mpi4py import MPI
 mpi_rank = MPI.COMM_WORLD.Get_rank()
 mpi_size = MPI.COMM_WORLD.Get_size()
 """
+
+
+#: Interrupts of one request that come faster than this count as one.
+MIN_INTERVAL_S = 0.05
 
 
 class HostLogHandler(logging.Handler):
@@ -86,6 +90,7 @@ def redirect_output(kernel: Any) -> None:
     host.start_capture()
     sys.stdout = EngineStream(1, kernel.session.packed_parent)  # type: ignore[assignment]
     sys.stderr = EngineStream(2, kernel.session.packed_parent)  # type: ignore[assignment]
+    kernel.streams = {"stdout": sys.stdout, "stderr": sys.stderr}
     sys.displayhook = ZMQDisplayHook(kernel.session, IOPUB)
     sys.displayhook.topic = kernel._topic("execute_result")
 
@@ -158,8 +163,15 @@ def offer_bind_kernel(options: dict[str, Any]) -> None:
 def install_signal_handlers(kernel: Any) -> None:
     """SIGINT interrupts a running request and is ignored between requests."""
 
+    last = 0.0
+
     def on_sigint(signum: int, frame: Any) -> None:
+        nonlocal last
         if kernel.busy:
+            # A second one at once would hit the code that ends the request after the first.
+            if time.monotonic() - last < MIN_INTERVAL_S:
+                return
+            last = time.monotonic()
             raise KeyboardInterrupt
         if not host.stopping():
             host.log(logging.INFO, "ignored SIGINT: nothing is running")

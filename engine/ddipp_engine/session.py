@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import _ddipp_engine as host
+from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session, extract_header
 
 
@@ -48,6 +50,20 @@ class EngineSession(Session):
 
     Every message carries the engine's uuid in its metadata, as clients expect.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        pack = self.pack
+
+        def pack_anything(obj: Any) -> bytes:
+            try:
+                packed: bytes = pack(obj)
+            except UnicodeEncodeError:  # half of a surrogate pair, from user code
+                text = json.dumps(obj, default=json_default, ensure_ascii=False, allow_nan=False)
+                packed = text.encode("utf-8", "replace")
+            return packed
+
+        self.pack = pack_anything
 
     def packed_parent(self, parent: Any) -> bytes:
         """Return the packed header of `parent`, a request, a header, or None."""

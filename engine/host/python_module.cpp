@@ -237,6 +237,13 @@ PyObject* post(PyObject*, PyObject* args) {
       !to_string(content, message.content) || !read_buffers(buffers, message.buffers)) {
     return nullptr;
   }
+  // An interrupt may come between a handler's reply and its end, and the failure is told then. A
+  // second reply would break the client, so there is none.
+  static std::string replied_to;
+  if (message.channel != ChannelName::iopub) {
+    if (message.parent_header == replied_to) return none();
+    replied_to = message.parent_header;
+  }
   context->outbox.push(std::move(message));
   return none();
 }

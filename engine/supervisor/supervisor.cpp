@@ -194,14 +194,13 @@ void Supervisor::report(const WorkerEnd& end) {
   const std::string output = last_output();
   const std::string why = describe(end);
   const bool expected = shared_->stopping || stop_asked_;
-  if (!expected) {
-    const std::string name =
-        shared_->engine_id >= 0 ? "engine " + std::to_string(shared_->engine_id) : "the engine";
-    log_line(name + " has ended: " + why);
+  const int id = shared_->engine_id;
+  // One that exits before it has an id has said why itself, and nobody counts on it.
+  if (!expected && (id >= 0 || WIFSIGNALED(end.status))) {
+    log_line((id >= 0 ? "engine " + std::to_string(id) : "the engine") + " has ended: " + why);
   }
-  // Before it had an id nobody counts on it.
-  if (shared_->engine_id < 0 || shared_->said_goodbye) return;
-  hooks_.notify(start_, shared_->engine_id, why, output);
+  if (id < 0 || shared_->said_goodbye) return;
+  hooks_.notify(start_, id, why, output);
 }
 
 std::string Supervisor::last_output() {

@@ -86,8 +86,8 @@ def test_a_request_learns_why_its_engine_is_gone(cluster: Cluster):
     engine = cluster.start_engine()
     cluster.start_engine()
     client = cluster.client(2)
-    pid_of = client[:].apply_async(os.getpid).get_dict(10)
-    target = next(number for number, pid in pid_of.items() if pid == engine.pid)
+    supervisors = client[:].apply_async(os.getppid).get_dict(10)
+    target = next(number for number, pid in supervisors.items() if pid == engine.pid)
     running = client[target].apply_async(time.sleep, 60)
     time.sleep(0.2)
     engine.kill()
@@ -115,16 +115,16 @@ def test_an_engine_that_was_silent_comes_back_under_its_id_with_its_variables(cl
     cluster.spawn("dipcontroller", "--ping=50", "--HeartMonitor.max_heartmonitor_misses=3")
     wait_for(cluster.connection_file("client").exists)
     cluster.start_engine()
-    engine = cluster.start_engine()
+    cluster.start_engine()
     client = cluster.client(2)
     pid_of = client[:].apply_async(os.getpid).get_dict(10)
-    number = next(number for number, pid in pid_of.items() if pid == engine.pid)
+    number, pid = max(pid_of.items())
     client[number].push({"kept": 42}, block=True)
-    engine.send_signal(signal.SIGSTOP)
+    os.kill(pid, signal.SIGSTOP)
     try:
         wait_for(lambda: number not in client.ids)
     finally:
-        engine.send_signal(signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
     wait_for(lambda: number in client.ids)
     assert client[number].pull("kept", block=True) == 42
     assert client.load_balanced_view(targets=number).apply_sync(lambda: kept) == 42  # noqa: F821

@@ -44,7 +44,7 @@ def test_engine_ids_follow_the_order_of_the_processes(tmp_path: Path):
         client.wait_for_engines(3, timeout=30, interactive=False)
         (engine_set,) = cluster.engines.values()
         launched = [engine_set.launchers[str(i)].pid for i in range(3)]
-        assert client[:].apply_sync(os.getpid) == launched
+        assert client[:].apply_sync(os.getppid) == launched
 
 
 def dipcluster(*args: str) -> subprocess.CompletedProcess:

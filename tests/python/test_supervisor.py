@@ -64,7 +64,13 @@ def test_the_error_says_how_the_process_ended_and_the_engine_is_back(restarting,
 def test_a_crash_tells_where_python_was(restarting):
     client = restarting
     uuid = client._engines[0]
-    code = "import os, ctypes\nos.write(2, b'from C')\ndef culprit():\n    ctypes.string_at(0)\nculprit()"
+    code = (
+        "import os, ctypes\n"
+        "os.write(2, b'from C')\n"
+        "def culprit():\n"
+        "    ctypes.string_at(0)\n"
+        "culprit()"
+    )
     with pytest.raises(error.RemoteError) as caught:
         client[0].execute(code).get(20)
     text = caught.value.traceback

@@ -1,0 +1,48 @@
+"""The IPython shell of an engine: what user code may do to it must not cost the reply."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+from ipykernel.zmqshell import ZMQInteractiveShell
+
+
+def printable(error: Any) -> Any:
+    """Return `error`, or one of the same name in its place when its ``str()`` fails."""
+    if error is None:
+        return None
+    try:
+        str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:
+        text = f"<str() of the exception raised {type(second).__name__}>"
+        return type(type(error).__name__, (Exception,), {})(text)
+    return error
+
+
+class EngineShell(ZMQInteractiveShell):
+    """ipykernel's shell; an exception that can't be printed is reported under its name."""
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
+        saved = sys.stdout, sys.stderr
+        try:
+            # User code may have set them to None.
+            sys.stdout, sys.stderr = saved[0] or io.StringIO(), saved[1] or io.StringIO()
+            super()._showtraceback(etype, printable(evalue), stb)
+        finally:
+            sys.stdout, sys.stderr = saved
+
+    def run_cell(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a cell; see IPython."""
+        result = super().run_cell(*args, **kwargs)
+        result.error_in_exec = printable(result.error_in_exec)
+        return result
+
+    async def run_cell_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a cell that awaits; see IPython."""
+        result = await super().run_cell_async(*args, **kwargs)
+        result.error_in_exec = printable(result.error_in_exec)
+        return result
