@@ -5,11 +5,16 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import ipyparallel
+import psutil
 
 BIN = Path(sys.executable).parent
 PROGRAMS = {
@@ -28,6 +33,58 @@ QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVN
 def wait_for_file(path: Path) -> None:
     while not path.exists():
         time.sleep(0.001)
+
+
+class Running:
+    """A controller and engines, with the client connected to them."""
+
+    def __init__(self, side: str, folder: str, engines: int, options: tuple[str, ...]) -> None:
+        programs = PROGRAMS[side]
+        self.folder = Path(folder)
+        arguments = [f"--profile-dir={folder}", "--log-level=40"]
+        begin = time.perf_counter()
+        self.controller = subprocess.Popen([*programs["controller"], *arguments, *options], **QUIET)
+        path = self.folder / "security" / "ipcontroller-client.json"
+        wait_for_file(path)
+        self.controller_start_s = time.perf_counter() - begin
+        engines_begin = time.perf_counter()
+        self.engines = [
+            subprocess.Popen([*programs["engine"], *arguments], **QUIET) for _ in range(engines)
+        ]
+        self.client = ipyparallel.Client(str(path), timeout=30)
+        while len(self.client.ids) < engines:
+            time.sleep(0.002)
+        self.start_s = time.perf_counter() - begin
+        self.engines_start_s = time.perf_counter() - engines_begin
+
+    def stop(self) -> None:
+        self.client.close()
+        processes = [*self.engines, self.controller]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def running(side: str, engines: int, *options: str) -> Iterator[Running]:
+    """Start a cluster; `options` are the controller's."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Running(side, folder, engines, options)
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def pss_mib(pid: int) -> float:
+    """Return the proportional memory of a process and all its children."""
+    root = psutil.Process(pid)
+    family = [root, *root.children(recursive=True)]
+    return sum(member.memory_full_info().pss for member in family) / 2**20
 
 
 @dataclass

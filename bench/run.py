@@ -12,68 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import ipyparallel
-import psutil
-from programs import PROGRAMS, QUIET, Row, wait_for_file
+from programs import Row, pss_mib, running
 
 import controller
+import engine
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Running:
-    """A controller and engines, with the client connected to them."""
-
-    def __init__(self, side: str, folder: str, engines: int) -> None:
-        programs = PROGRAMS[side]
-        arguments = [f"--profile-dir={folder}", "--log-level=40"]
-        begin = time.perf_counter()
-        self.controller = subprocess.Popen([*programs["controller"], *arguments], **QUIET)
-        path = Path(folder) / "security" / "ipcontroller-client.json"
-        wait_for_file(path)
-        self.controller_start_s = time.perf_counter() - begin
-        self.engines = [
-            subprocess.Popen([*programs["engine"], *arguments], **QUIET) for _ in range(engines)
-        ]
-        self.client = ipyparallel.Client(str(path), timeout=30)
-        while len(self.client.ids) < engines:
-            time.sleep(0.002)
-        self.start_s = time.perf_counter() - begin
-
-    def stop(self) -> None:
-        self.client.close()
-        processes = [*self.engines, self.controller]
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-@contextmanager
-def running(side: str, engines: int) -> Iterator[Running]:
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = Running(side, folder, engines)
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
-
-
-def pss_mib(process: subprocess.Popen) -> float:
-    root = psutil.Process(process.pid)
-    family = [root, *root.children(recursive=True)]
-    return sum(member.memory_full_info().pss for member in family) / 2**20
 
 
 def controller_start(side: str) -> float:
@@ -84,7 +33,7 @@ def controller_start(side: str) -> float:
 def controller_memory(side: str) -> float:
     with running(side, 0) as cluster:
         time.sleep(1)
-        return pss_mib(cluster.controller)
+        return pss_mib(cluster.controller.pid)
 
 
 def cluster_start(engines: int) -> Callable[[str], float]:
@@ -111,8 +60,18 @@ def balanced_map(side: str) -> float:
         view = cluster.client.load_balanced_view()
         view.map_sync(abs, range(50))
         begin = time.perf_counter()
-        view.map_sync(abs, range(1000), chunksize=1)
-        return 1000 / (time.perf_counter() - begin)
+        view.map_sync(abs, range(5000), chunksize=1)
+        return 5000 / (time.perf_counter() - begin)
+
+
+def direct_async(side: str) -> float:
+    with running(side, 2) as cluster:
+        view = cluster.client[0]
+        view.apply_sync(abs, -1)
+        begin = time.perf_counter()
+        results = [view.apply_async(abs, -1) for _ in range(5000)]
+        cluster.client.wait(results)
+        return 5000 / (time.perf_counter() - begin)
 
 
 def broadcast_gigabyte(side: str) -> float:
@@ -138,16 +97,6 @@ def len_of(name: str) -> int:
 len_of.__module__ = "__main__"
 
 
-def death(side: str) -> float:
-    with running(side, 1) as cluster:
-        result = cluster.client[0].apply_async(time.sleep, 600)
-        time.sleep(0.5)
-        begin = time.perf_counter()
-        cluster.engines[0].kill()
-        result.wait(60)
-        return time.perf_counter() - begin
-
-
 ROWS = [
     Row("controller.start", "ms", "lower", controller_start, limit=50),
     Row("controller.memory.idle", "MiB", "lower", controller_memory, ratio=15),
@@ -156,8 +105,9 @@ ROWS = [
     Row("cluster.start.1", "s", "lower", cluster_start(1), ratio=2.5),
     Row("cluster.start.4", "s", "lower", cluster_start(4), ratio=2.5),
     Row("client.apply_sync.p50", "ms", "lower", apply_latency, ratio=2),
-    Row("client.lbview.map1000", "1/s", "higher", balanced_map, ratio=2),
-    Row("engine.death.direct", "s", "lower", death, limit=0.01),
+    Row("client.lbview.map5000", "1/s", "higher", balanced_map, ratio=2),
+    Row("client.direct.async5000", "1/s", "higher", direct_async, ratio=2),
+    *engine.ROWS,
 ]
 
 

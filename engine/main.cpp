@@ -7,7 +7,9 @@
 #include "engine/libraries.hpp"
 #include "engine/options.hpp"
 #include "engine/python_probe.hpp"
+#include "engine/supervisor/ssh_tunnel.hpp"
 #include "engine/supervisor/supervisor.hpp"
+#include "launcher/profile.hpp"
 #include "launcher/random_uuid.hpp"
 
 namespace {
@@ -56,10 +58,19 @@ Json host_options(const Options& options, const WorkerStart& start, const Worker
               {"startup_script", options.startup_script}};
 }
 
-Result<WorkerStart> prepare(const Options& options, std::optional<int> id) {
+Result<WorkerStart> prepare(const Options& options, ddipp::engine::SshTunnel& tunnel,
+                            std::optional<int> id) {
   auto connection = ddipp::engine::find_connection(options);
   if (!connection) return ddipp::Failure{connection.error()};
   if (!options.location.empty()) connection->info["location"] = options.location;
+  const std::string server =
+      options.ssh_server.empty() ? connection->info.value("ssh", "") : options.ssh_server;
+  if (!server.empty()) {
+    auto local = tunnel.open(connection->info, server, options.ssh_key);
+    if (!local) return ddipp::Failure{local.error()};
+    connection->info = std::move(*local);
+    connection->source += " (through ssh to " + server + ")";
+  }
   return WorkerStart{std::move(connection->info), connection->source, ddipp::random_uuid(), id};
 }
 
@@ -84,6 +95,17 @@ int work(const Options& options, const ddipp::engine::Interpreter& interpreter,
              static_cast<int>(arguments.size()), pointers.data());
 }
 
+// As mpiexec, Hydra and srun tell it to what they start; the id that ipengine asks for too.
+std::optional<int> mpi_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    const std::string rank = ddipp::environment(name);
+    if (!rank.empty() && rank.find_first_not_of("0123456789") == std::string::npos) {
+      return std::stoi(rank);
+    }
+  }
+  return std::nullopt;
+}
+
 using SendNotice = bool(const char*);
 
 // Loaded before the first fork, so that its memory is the worker's too.
@@ -104,8 +126,9 @@ int supervise(const Options& options) {
   const auto send_notice = load_notice();
   if (!send_notice) return complain(send_notice.error());
 
+  ddipp::engine::SshTunnel tunnel;
   ddipp::engine::SupervisorHooks hooks;
-  hooks.prepare = [&](std::optional<int> id) { return prepare(options, id); };
+  hooks.prepare = [&](std::optional<int> id) { return prepare(options, tunnel, id); };
   hooks.work = [&](const WorkerStart& start, const WorkerSide& side) {
     return work(options, *interpreter, start, side);
   };
@@ -118,7 +141,8 @@ int supervise(const Options& options) {
                       {"last_output", details}};
     (*send_notice)(notice.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
   };
-  return ddipp::engine::Supervisor(std::move(hooks), options.restart, options.id).run();
+  const auto id = options.use_mpi && !options.id ? mpi_rank() : options.id;
+  return ddipp::engine::Supervisor(std::move(hooks), options.restart, id).run();
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <fstream>
+#include <sstream>
 #include <unordered_map>
 #include <utility>
 
@@ -116,15 +118,23 @@ class Client {
       metadata = {{"label", nullptr}, {"after", Json::array()},   {"follow", Json::array()},
                   {"timeout", 0.0},   {"targets", Json::array()}, {"retries", 0}};
     }
-    const std::string buffer(load_.buffer_bytes, 'x');
+    std::vector<std::string> buffers;
+    for (const auto& path : load_.buffer_files) {
+      std::ostringstream bytes;
+      bytes << std::ifstream(path, std::ios::binary).rdbuf();
+      buffers.push_back(bytes.str());
+    }
+    if (buffers.empty()) buffers.emplace_back(load_.buffer_bytes, 'x');
+    const Json content = Json::parse(load_.content);
     for (int i = 0; i < load_.requests; ++i) {
       Message message;
-      message.header = session_.make_header("apply_request", std::chrono::system_clock::now());
+      message.header = session_.make_header(load_.type, std::chrono::system_clock::now());
       message.metadata = metadata;
       if (load_.channel == "mux") {
         message.identities = {targets_[static_cast<std::size_t>(i) % targets_.size()].uuid};
       }
-      message.buffers = {buffer};
+      message.content = content;
+      for (const auto& buffer : buffers) message.buffers.emplace_back(buffer);
       requests_.push_back(net::make_multipart(session_.seal(message)));
     }
   }

@@ -11,11 +11,14 @@ namespace ddipp::load {
 struct Load {
   std::string channel = "mux";  // mux, task or broadcast
   int requests = 100'000;
-  int window = 200;                  // unanswered at a time
-  double rate = 0;                   // requests a second, 0 for as fast as the window allows
-  std::size_t buffer_bytes = 64;     // one buffer of a request
-  bool wait_for_hub = true;          // until it has every result
-  std::vector<std::string> engines;  // uuids of a bare relay's engines; else the hub is asked
+  int window = 200;  // unanswered at a time
+  double rate = 0;   // requests a second, 0 for as fast as the window allows
+  std::string type = "apply_request";
+  std::string content = "{}";             // JSON
+  std::size_t buffer_bytes = 64;          // of the one buffer of a request
+  std::vector<std::string> buffer_files;  // instead: each a buffer
+  bool wait_for_hub = true;               // until it has every result
+  std::vector<std::string> engines;       // uuids of a bare relay's engines; else the hub is asked
 };
 
 // Seconds; latencies in microseconds.

@@ -40,6 +40,9 @@ int main(int argc, char** argv) {
   run->add_option("--window", load.window);
   run->add_option("--rate", load.rate);
   run->add_option("--bytes", load.buffer_bytes);
+  run->add_option("--type", load.type);
+  run->add_option("--content", load.content, "JSON");
+  run->add_option("--buffer-file", load.buffer_files, "A file whose bytes are a buffer");
   run->add_option("--engine", load.engines, "Uuid of an engine of the bare relay");
   run->add_flag("!--answered-only", load.wait_for_hub, "Don't wait for the hub");
   CLI11_PARSE(app, argc, argv);

@@ -12,6 +12,7 @@ from typing import Any
 
 import ipyparallel
 import pytest
+from environments import pythons
 
 BIN = Path(sys.executable).parent
 
@@ -134,3 +135,12 @@ def notebook(ipython_dir: Path) -> Iterator[Notebook]:
     running = Notebook()
     yield running
     running.close()
+
+
+def pytest_report_header() -> str:
+    """Say which interpreters the engine is tried with, and which are not on this machine."""
+    found = pythons()
+    known = [(3, minor) for minor in range(9, 15)]
+    missing = [f"{major}.{minor}" for major, minor in known if (major, minor) not in found]
+    hosted = ", ".join(f"{major}.{minor}" for major, minor in sorted(found))
+    return f"engine hosts CPython {hosted}; not found with a shared libpython: {', '.join(missing)}"
