@@ -111,6 +111,14 @@ fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15
 	  echo "fuzz_$$name: $$(sed -n 's/stat::number_of_executed_units: //p' build/fuzz/$$name.log) inputs"; \
 	done
 
+# Programs of others that some tests talk to; without them those tests are skipped and say so.
+PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev
+
+.PHONY: peers
+peers: build/stamps/packages ## Install what the tests of ssh and MPI talk to
+	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
+	@$(BIN)/pip install -q --disable-pip-version-check mpi4py
+
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)

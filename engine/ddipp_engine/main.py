@@ -162,7 +162,6 @@ def offer_bind_kernel(options: dict[str, Any]) -> None:
 
 def install_signal_handlers(kernel: Any) -> None:
     """SIGINT interrupts a running request and is ignored between requests."""
-
     last = 0.0
 
     def on_sigint(signum: int, frame: Any) -> None:
@@ -206,8 +205,16 @@ def run_exit_handlers() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         atexit._run_exitfuncs()
+        finalize_mpi()
     except BaseException as error:
         host.log(logging.WARNING, f"an exit handler failed: {error!r}")
+
+
+def finalize_mpi() -> None:
+    """Do what mpi4py does when the interpreter is finalized, which it is not here."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 from typing import Any
@@ -35,12 +36,15 @@ class EngineShell(ZMQInteractiveShell):
         finally:
             sys.stdout, sys.stderr = saved
 
+    # ipykernel reads their signatures to know what this IPython takes.
+    @functools.wraps(ZMQInteractiveShell.run_cell)
     def run_cell(self, *args: Any, **kwargs: Any) -> Any:
         """Run a cell; see IPython."""
         result = super().run_cell(*args, **kwargs)
         result.error_in_exec = printable(result.error_in_exec)
         return result
 
+    @functools.wraps(ZMQInteractiveShell.run_cell_async)
     async def run_cell_async(self, *args: Any, **kwargs: Any) -> Any:
         """Run a cell that awaits; see IPython."""
         result = await super().run_cell_async(*args, **kwargs)
