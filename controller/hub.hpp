@@ -154,7 +154,7 @@ class Hub {
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
   // On one machine an end is the end of the process, and its supervisor is about to say why.
   static constexpr std::chrono::milliseconds kLocalGrace{250};
-  static constexpr std::chrono::milliseconds kReportGrace{4};
+  static constexpr std::chrono::milliseconds kReportGrace{1};
   static constexpr std::chrono::milliseconds kFarewellGrace{50};
   // Clients take a stranded request's own error for less than the reply that says why, so that has
   // to be there first; the two come through different sockets.

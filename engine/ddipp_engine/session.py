@@ -124,9 +124,9 @@ class EngineSession(Session):
         number, identities, header, parent, metadata, content, buffers = raw
         request = Request(
             header=self.unpack(header),
-            parent_header=self.unpack(parent),
-            metadata=self.unpack(metadata),
-            content=self.unpack(content),
+            parent_header={} if parent == b"{}" else self.unpack(parent),
+            metadata={} if metadata == b"{}" else self.unpack(metadata),
+            content={} if content == b"{}" else self.unpack(content),
             buffers=buffers,
         )
         request["msg_id"] = request["header"]["msg_id"]
