@@ -46,10 +46,18 @@ STATED = {
 }
 
 
-def run_pairing(pairing: str, timeout_s: float) -> dict[str, str]:
-    """Run the suite and return the outcome of each test by name."""
+#: So that Open MPI starts more processes than there are cores, as root too, as in a container.
+MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
+
+
+def run_pairing(pairing: str, only: str, timeout_s: float) -> dict[str, str]:
+    """Run the suite, or the file `only` of it, and return the outcome of each test by name."""
     controller, engine = pairing.split("/")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "compat" / "route")}
+    environment = {**os.environ, **MPI, "PYTHONPATH": str(ROOT / "compat" / "route")}
     if controller == "ours":
         environment["DDIPP_ROUTE_CONTROLLER"] = str(BIN / "dipcontroller")
     if engine == "ours":
@@ -61,7 +69,7 @@ def run_pairing(pairing: str, timeout_s: float) -> dict[str, str]:
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no",
             "--timeout=120", "--asyncio-mode=auto", "-o", "junit_family=xunit1",
             f"--junitxml={report}",
-            *(f"--ignore={tests / name}" for name in EXCLUDED), str(tests),
+            *(f"--ignore={tests / name}" for name in EXCLUDED), str(tests / only),
         ]  # fmt: skip
         with (ROOT / "build" / f"compat-{pairing.replace('/', '-')}.log").open("w") as log:
             try:
@@ -142,12 +150,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairing", action="append", choices=PAIRINGS, help="may be repeated")
     parser.add_argument("--no-smoke", action="store_true", help="leave the older clients out")
+    parser.add_argument("--only", default="", help="a file of the suite, such as test_view.py")
     parser.add_argument("--timeout", type=float, default=1500, help="seconds for one pairing")
     args = parser.parse_args()
     (ROOT / "build").mkdir(exist_ok=True)
     outcomes = {}
     for pairing in args.pairing or PAIRINGS:
-        outcomes[pairing] = run_pairing(pairing, args.timeout)
+        outcomes[pairing] = run_pairing(pairing, args.only, args.timeout)
         counts = Counter(outcomes[pairing].values())
         print(f"{pairing}: {counts['passed']} passed, {counts['failed']} failed, "
               f"{counts['skipped']} skipped", flush=True)  # fmt: skip
