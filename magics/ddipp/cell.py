@@ -258,7 +258,9 @@ def summarize(errors: dict[int, Exception], world_size: int, interrupted: bool) 
     first, *others = errors
     name = _name(errors[first])
     if name == "EngineError":
-        parts = [f"rank {first} died"]
+        # "Engine 1 died while running task '...': it was killed by signal 9 (SIGKILL)"
+        _, separator, cause = _value(errors[first]).partition("': ")
+        parts = [f"rank {first} died{': ' if separator else ''}{cause}"]
     else:
         parts = [f"rank {first} raised {name}"]
     same = [
