@@ -36,6 +36,7 @@ void Hub::reply(const std::string& identity, const Message& request, std::string
 void Hub::on_query(const std::string& identity, const Message& message, TimePoint now) {
   const std::string& type = message.header.msg_type;
   if (type == protocol::ConnectionRequest::type) {
+    forget_old_replies(now);
     connection_replies_.push_back(now);
     return connection_request(identity, message);
   }
@@ -186,10 +187,15 @@ void Hub::remember_change(const Engine& engine, TimePoint now) {
   changes_.push_back({now, engine});
 }
 
-void Hub::on_client_subscribed(TimePoint now) {
+// Some who ask never subscribe.
+void Hub::forget_old_replies(TimePoint now) {
   while (!connection_replies_.empty() && connection_replies_.front() + kConnecting < now) {
     connection_replies_.pop_front();
   }
+}
+
+void Hub::on_client_subscribed(TimePoint now) {
+  forget_old_replies(now);
   if (connection_replies_.empty()) return;
   // How it is now, not how it came to be: an id may have gone and come.
   std::map<int, Engine> changed;

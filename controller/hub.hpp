@@ -145,6 +145,7 @@ class Hub {
   void announce_joined(const Engine& engine);
   void announce_left(const Engine& engine);
   void remember_change(const Engine& engine, TimePoint now);
+  void forget_old_replies(TimePoint now);
   void join(const Engine& engine, TimePoint now);
   void stop(const std::string& reason, TimePoint now);
 

@@ -24,7 +24,7 @@ mpi_size = MPI.COMM_WORLD.Get_size()
 """
 
 
-#: Interrupts of one request that come faster than this count as one.
+#: Interrupts that come faster than this count as one.
 MIN_INTERVAL_S = 0.05
 
 
