@@ -220,6 +220,9 @@ def finalize_mpi() -> None:
 def main() -> None:
     """Entry point, called by dipengine."""
     faulthandler.enable(file=host.fault_fd())
+    number, fd = host.stack_channel()
+    faulthandler.register(number, file=fd, all_threads=False)
+    host.arm_stack()
     arguments = sys.argv[1:]
     sys.argv[:] = [sys.executable]
     options = json.loads(host.options())

@@ -1,35 +1,40 @@
-// Aborts the process group of a rank from a thread that has no GIL.
+// libddipp_torch: what the engine does beside torch.distributed without the GIL.
 //
 // A collective of NCCL blocks in C++, where neither Python's signal handlers nor a thread that
-// needs the GIL reach it. c10d's registry gives the same ProcessGroup that Python made; its abort()
-// ends what waits. For Gloo abort() does nothing (the engine shuts its sockets down instead).
+// needs the GIL reach it. For Gloo abort() does nothing; the engine shuts its sockets down instead.
 //
 // Loaded after `import torch`, so that libtorch is the copy of the user's environment. Plain C at
 // the border: no exception leaves it.
+#include <chrono>
+#include <cstdint>
+#include <cstring>
 #include <exception>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/version.h>
+
+#include "engine/ddp/collective_log.hpp"
+#include "engine/ddp/group_watch.hpp"
+#include "engine/ddp/report.h"
 
 #define DDIPP_API extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-using WeakGroup = c10::weak_intrusive_ptr<c10d::ProcessGroup>;
+using ddipp::torch_plugin::CollectiveLog;
+using ddipp::torch_plugin::GroupWatch;
 
-// The group under watch. Weak: the plug-in must not keep a group alive that Python destroys.
-struct Watched {
-  std::mutex mutex;
-  int generation = -1;
-  WeakGroup group{c10::intrusive_ptr<c10d::ProcessGroup>()};
-};
+// Both live as long as the process, like the library.
+GroupWatch& groups() {
+  static auto* const instance = new GroupWatch();
+  return *instance;
+}
 
-// Lives as long as the process, like the library.
-Watched& watched() {
-  static auto* const instance = new Watched();
+CollectiveLog& collectives() {
+  static auto* const instance = [] {
+    auto* log = new CollectiveLog();
+    ddipp::torch_plugin::start_recording(*log);
+    return log;
+  }();
   return *instance;
 }
 
@@ -43,40 +48,63 @@ DDIPP_API const char* ddipp_torch_version() {
   return version.c_str();
 }
 
-// Watches the group of that name in c10d's registry. 0, or -1 when there is none.
-DDIPP_API int ddipp_torch_watch(int generation, const char* group_name) {
+// A generation of groups begins.
+DDIPP_API void ddipp_torch_begin(int generation) {
   try {
-    const auto group = c10d::resolve_process_group(group_name);
-    const std::lock_guard lock(watched().mutex);
-    watched().generation = generation;
-    watched().group = WeakGroup(group);
-    return 0;
+    groups().begin(generation);
+  } catch (const std::exception&) {  // out of memory: nothing is watched
+  }
+}
+
+// The next collective is number 1.
+DDIPP_API void ddipp_torch_count_from_here() {
+  try {
+    collectives().reset();
+  } catch (const std::exception&) {  // the numbers go on
+  }
+}
+
+// Watches the group of that name in c10d's registry: a number for ddipp_torch_adopt, -1 for none.
+DDIPP_API int ddipp_torch_add(const char* group_name) {
+  try {
+    return groups().add(group_name);
   } catch (const std::exception&) {
     return -1;
   }
 }
 
-// Starts the abort of the watched group and returns: an abort can block (NCCL waits for its
-// communicators), and the caller must not. 1 when one was started, 0 for another generation or a
-// group that is gone.
-DDIPP_API int ddipp_torch_abort(int generation) {
-  c10::intrusive_ptr<c10d::ProcessGroup> group;
-  {
-    const std::lock_guard lock(watched().mutex);
-    if (generation != watched().generation) return 0;
-    group = watched().group.lock();
-  }
-  if (!group) return 0;
+// See GroupWatch::adopt; 1 when it was done.
+DDIPP_API int ddipp_torch_adopt(int number, const char* group_name) {
   try {
-    std::thread([group = std::move(group)]() mutable {
-      try {
-        group->abort();
-      } catch (const std::exception&) {  // the group is lost either way
-      }
-      group.reset();
-    }).detach();
+    return groups().adopt(number, group_name) ? 1 : 0;
   } catch (const std::exception&) {
     return 0;
   }
-  return 1;
+}
+
+// Starts the abort of all groups of the generation and returns; how many.
+DDIPP_API int ddipp_torch_abort(int generation) {
+  try {
+    return groups().abort(generation);
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+// Fills the report; see report.h.
+DDIPP_API void ddipp_torch_report(DdippTorchReport* report) {
+  std::memset(report, 0, sizeof *report);
+  try {
+    report->collectives = collectives().count();
+    report->aborting = groups().aborting();
+    const auto current = collectives().current();
+    if (!current) return;
+    const auto age = std::chrono::steady_clock::now() - current->ended.value_or(current->started);
+    std::strncpy(report->name, current->name.c_str(), sizeof report->name - 1);
+    report->number = current->number;
+    report->elements = current->elements;
+    report->waiting = current->ended ? 0 : 1;
+    report->age_seconds = std::chrono::duration<double>(age).count();
+  } catch (const std::exception&) {  // what is filled is right
+  }
 }

@@ -49,6 +49,7 @@ void EngineIo::run() {
   reactor_.add(shared_.outbox.event_fd(), [this] { on_outbox(); });
   reactor_.add(shared_.capture.stdout_fd(), [this] { on_captured(); });
   reactor_.add(shared_.capture.stderr_fd(), [this] { on_captured(); });
+  reactor_.add(shared_.stack_sampler.read_fd(), [this] { on_stack(); });
   reactor_.add(shared_.terminate_event, [this] {
     net::clear_event(shared_.terminate_event);
     begin_stop(128 + SIGTERM, "received SIGTERM");
@@ -151,11 +152,13 @@ std::optional<net::Clock::time_point> EngineIo::next_deadline() const {
   if (hard_exit_at_) earliest = hard_exit_at_;
   consider(streams_.next_deadline());
   if (pending_signal_) consider(signal_at_);
+  if (!reports_.empty()) consider(reports_.front().until);
   return earliest;
 }
 
 void EngineIo::tick(net::Clock::time_point now) {
   if (const auto due = streams_.next_deadline(); due && *due <= now) send_streams();
+  if (!reports_.empty() && reports_.front().until <= now) answer_reports();
   if (pending_signal_ && signal_at_ <= now) ::kill(::getpid(), *std::exchange(pending_signal_, {}));
   if (hard_exit_at_) {
     if (*hard_exit_at_ > now) return;

@@ -13,13 +13,15 @@
 #include "engine/core/output_history.hpp"
 #include "engine/core/output_limit.hpp"
 #include "engine/core/stream_coalescer.hpp"
+#include "engine/host/gpu_meter.hpp"
+#include "engine/host/group_guard.hpp"
 #include "engine/host/host_options.hpp"
 #include "engine/host/inbox.hpp"
 #include "engine/host/outbox.hpp"
 #include "engine/host/output_capture.hpp"
 #include "engine/host/registration.hpp"
-#include "engine/host/socket_guard.hpp"
 #include "engine/host/sockets.hpp"
+#include "engine/host/stack_sampler.hpp"
 #include "engine/supervisor/shared_state.hpp"
 #include "protocol/net/reactor.hpp"
 #include "protocol/session.hpp"
@@ -32,7 +34,8 @@ struct Shared {
   Outbox& outbox;
   const OutputCapture& capture;
   Registration& registration;
-  SocketGuard& socket_guard;
+  GroupGuard& group_guard;
+  StackSampler& stack_sampler;
   spdlog::logger& log;
   int terminate_event;          // raised by the SIGTERM handler
   std::atomic<int>& exit_code;  // of the process
@@ -78,6 +81,7 @@ class EngineIo {
   void shutdown_request(Request& request);
   void cut_request(Request& request);
   void replay_request(Request& request);
+  void report_request(Request& request);
   void answer_aborted(const Request& request);
   void reply(const Request& request, const std::string& type, const protocol::Json& content,
              const protocol::Json& metadata);
@@ -90,6 +94,15 @@ class EngineIo {
   BoundPorts bind_kernel();
   std::string packed_header(std::string_view type);
   std::string topic(const std::string& name) const;
+
+  struct PendingReport {
+    Request request;
+    std::string gpu;
+    net::Clock::time_point until;  // then it is answered without the stack
+  };
+  void on_stack();
+  void answer_reports();
+  void answer(const PendingReport& pending);
 
   // Python gets the chance to end by itself; then the process ends anyway.
   void begin_stop(int exit_code, const std::string& why);
@@ -108,6 +121,9 @@ class EngineIo {
   std::string stdout_rest_, stderr_rest_;  // the beginning of a character, the rest still to come
   std::optional<int> id_;
   net::Multipart held_ping_;  // came before the engine was ready; answered as soon as it is
+  GpuMeter gpu_meter_;
+  std::vector<PendingReport> reports_;  // wait for stack_
+  std::string stack_;
   std::optional<int> pending_signal_;
   net::Clock::time_point signal_at_;
   std::optional<net::Clock::time_point> hard_exit_at_;

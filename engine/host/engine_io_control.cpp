@@ -50,6 +50,7 @@ void EngineIo::on_control(Request& request) {
   }
   if (type == "ddipp_cut_request") return cut_request(request);
   if (type == "ddipp_replay_request") return replay_request(request);
+  if (type == "ddipp_report_request") return report_request(request);
   shared_.inbox.push(std::move(request));
 }
 
@@ -60,7 +61,7 @@ void EngineIo::cut_request(Request& request) {
     return reply(request, "ddipp_cut_reply",
                  protocol::error_content("ValueError", "no generation given"), Json::object());
   }
-  const auto count = shared_.socket_guard.cut(json->at("generation").get<int>());
+  const auto count = shared_.group_guard.cut(json->at("generation").get<int>());
   reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
 }
 

@@ -92,10 +92,11 @@ int run(const std::string& options_json, SharedState& state, int argc, char** ar
   Inbox inbox(pthread_self());
   Outbox outbox;
   Registration registration;
-  SocketGuard socket_guard;
+  GroupGuard group_guard;
+  StackSampler stack_sampler(pthread_self());
   const net::UniqueFd terminate_event = net::make_eventfd();
   std::atomic<int> exit_code{0};
-  EngineIo io(options, Shared{inbox, outbox, capture, registration, socket_guard, log,
+  EngineIo io(options, Shared{inbox, outbox, capture, registration, group_guard, stack_sampler, log,
                               terminate_event.get(), exit_code, state});
 
   terminate_fd = terminate_event.get();
@@ -122,7 +123,8 @@ int run(const std::string& options_json, SharedState& state, int argc, char** ar
                         outbox,
                         capture,
                         registration,
-                        socket_guard,
+                        group_guard,
+                        stack_sampler,
                         log,
                         [&](int code) {
                           finish();

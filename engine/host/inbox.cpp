@@ -69,6 +69,13 @@ bool Inbox::stopping() const {
 void Inbox::set_running(bool running) {
   const std::lock_guard lock(mutex_);
   running_ = running;
+  running_since_ = std::chrono::steady_clock::now();
+}
+
+std::optional<std::chrono::nanoseconds> Inbox::running_for() const {
+  const std::lock_guard lock(mutex_);
+  if (!running_) return std::nullopt;
+  return std::chrono::steady_clock::now() - running_since_;
 }
 
 bool Inbox::interrupt() {

@@ -1,6 +1,7 @@
 // Requests on their way from the io thread to the Python thread, and what runs there right now.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -45,6 +46,9 @@ class Inbox {
 
   void set_running(bool running);
 
+  // How long the request that runs has run; nothing when idle.
+  std::optional<std::chrono::nanoseconds> running_for() const;
+
   // Sends SIGINT to the Python thread if it runs a request; false when it is idle. Held together
   // with set_running() so that a late signal never meets the next request.
   bool interrupt();
@@ -61,6 +65,7 @@ class Inbox {
   std::unordered_set<std::string> aborted_;
   bool stopping_ = false;
   bool running_ = false;
+  std::chrono::steady_clock::time_point running_since_;
 };
 
 }  // namespace ddipp::engine

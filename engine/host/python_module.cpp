@@ -167,10 +167,18 @@ PyObject* abort_queued(PyObject*, PyObject*) {
   return none();
 }
 
-PyObject* guard_sockets(PyObject*, PyObject* args) {
+// --- the process group ------------------------------------------------------------------------
+
+PyObject* begin_generation(PyObject*, PyObject* args) {
   int generation = 0;
+  if (PyArg_ParseTuple(args, "i", &generation) == 0) return nullptr;
+  context->group_guard.begin(generation);
+  return none();
+}
+
+PyObject* guard_sockets(PyObject*, PyObject* args) {
   PyObject* list = nullptr;
-  if (PyArg_ParseTuple(args, "iO", &generation, &list) == 0) return nullptr;
+  if (PyArg_ParseTuple(args, "O", &list) == 0) return nullptr;
   const Py_ssize_t count = PySequence_Size(list);
   if (count < 0) return nullptr;
   std::vector<int> fds;
@@ -180,21 +188,41 @@ PyObject* guard_sockets(PyObject*, PyObject* args) {
     if (PyErr_Occurred() != nullptr) return nullptr;
     fds.push_back(static_cast<int>(fd));
   }
-  context->socket_guard.watch(generation, fds);
+  context->group_guard.add_sockets(fds);
   return none();
 }
 
-PyObject* set_abort(PyObject*, PyObject* args) {
-  unsigned long long address = 0;
-  if (PyArg_ParseTuple(args, "K", &address) == 0) return nullptr;
-  context->socket_guard.set_abort(reinterpret_cast<SocketGuard::Abort>(address));
+PyObject* set_torch_plugin(PyObject*, PyObject* args) {
+  unsigned long long abort = 0, report = 0;
+  if (PyArg_ParseTuple(args, "KK", &abort, &report) == 0) return nullptr;
+  context->group_guard.set_plugin(reinterpret_cast<GroupGuard::Abort>(abort),
+                                  reinterpret_cast<GroupGuard::Report>(report));
   return none();
 }
 
 PyObject* cut_sockets(PyObject*, PyObject* args) {
   int generation = 0;
   if (PyArg_ParseTuple(args, "i", &generation) == 0) return nullptr;
-  return PyLong_FromSize_t(context->socket_guard.cut(generation));
+  return PyLong_FromSize_t(context->group_guard.cut(generation));
+}
+
+PyObject* cut_event(PyObject*, PyObject*) {
+  return PyLong_FromLong(context->group_guard.cut_event());
+}
+
+PyObject* last_collective(PyObject*, PyObject*) {
+  const auto report = context->group_guard.report();
+  if (!report || report->name[0] == '\0') return none();
+  return Py_BuildValue("(sK)", report->name, static_cast<unsigned long long>(report->number));
+}
+
+PyObject* stack_channel(PyObject*, PyObject*) {
+  return Py_BuildValue("(ii)", StackSampler::signal_number(), context->stack_sampler.write_fd());
+}
+
+PyObject* arm_stack(PyObject*, PyObject*) {
+  context->stack_sampler.arm();
+  return none();
 }
 
 // --- replies and output -----------------------------------------------------------------------
@@ -317,12 +345,20 @@ PyMethodDef methods[] = {
     {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
     {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
     {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued cells with 'aborted'."},
+    {"begin_generation", begin_generation, METH_VARARGS,
+     "begin_generation(generation): no connection of it is known yet."},
     {"guard_sockets", guard_sockets, METH_VARARGS,
-     "guard_sockets(generation, fds): connections that a cut request may shut down."},
-    {"set_abort", set_abort, METH_VARARGS,
-     "set_abort(address): C function int(int generation) that aborts a group without blocking."},
+     "guard_sockets(fds): connections of this generation that a cut request may shut down."},
+    {"set_torch_plugin", set_torch_plugin, METH_VARARGS,
+     "set_torch_plugin(abort, report): addresses of the plug-in's C functions."},
     {"cut_sockets", cut_sockets, METH_VARARGS,
      "cut_sockets(generation): shut these connections down; returns how many."},
+    {"cut_event", cut_event, METH_NOARGS, "Descriptor that is readable after a cut."},
+    {"last_collective", last_collective, METH_NOARGS,
+     "(name, number) of the last collective, or None."},
+    {"stack_channel", stack_channel, METH_NOARGS,
+     "(signal, fd): what faulthandler has to be registered for."},
+    {"arm_stack", arm_stack, METH_NOARGS, "To be called after faulthandler.register."},
     {"post", post, METH_VARARGS,
      "post(channel, identities, msg_type, header, parent, metadata, content, buffers)."},
     {"write", write_stream, METH_VARARGS, "write(fd, text, parent): output of the user's code."},

@@ -7,12 +7,13 @@
 
 #include <spdlog/logger.h>
 
+#include "engine/host/group_guard.hpp"
 #include "engine/host/inbox.hpp"
 #include "engine/host/outbox.hpp"
 #include "engine/host/output_capture.hpp"
 #include "engine/host/python_api.hpp"
 #include "engine/host/registration.hpp"
-#include "engine/host/socket_guard.hpp"
+#include "engine/host/stack_sampler.hpp"
 #include "engine/supervisor/shared_state.hpp"
 
 namespace ddipp::engine {
@@ -26,7 +27,8 @@ struct ModuleContext {
   Outbox& outbox;
   OutputCapture& capture;
   Registration& registration;
-  SocketGuard& socket_guard;
+  GroupGuard& group_guard;
+  StackSampler& stack_sampler;
   spdlog::logger& log;
   std::function<void(int exit_code)> exit_process;  // does not return
 };

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import queue
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .display import OutputView
 from .errors import CellFailed, CellInterrupted
+from .report import RankReport, table
 
 if TYPE_CHECKING:
     from ipyparallel import AsyncResult
@@ -45,25 +48,25 @@ class CellRun:
         The cell.
     view : OutputView
         Shows the output.
-    grace_s : float
-        How long peers may go on computing after a rank failed.
     """
 
     _POLL_S = 0.05
     _GIVE_UP_AFTER = 3  # interrupts
 
-    def __init__(self, group: Group, code: str, view: OutputView, grace_s: float) -> None:
+    def __init__(self, group: Group, code: str, view: OutputView) -> None:
         self._group = group
         self._view = view
-        self._grace_s = grace_s
-        self._messages: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+        self._grace_s = group.grace_s
+        # None wakes the loop: a rank is done.
+        self._messages: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._hang_watch = HangWatch(group)
         self._failed_order: list[int] = []
         self._interrupts = 0
         self._interrupt_at: float | None = None
         self._cut_at: float | None = None
         client = group.client
         self._results: list[AsyncResult] = [
-            client[engine].execute(code, silent=False, block=False) for engine in group.engine_ids
+            client[engine].execute(code, silent=False, block=False) for engine in group.ranks.engine_ids
         ]
         for rank, result in enumerate(self._results):
             self._listen(rank, result)
@@ -85,6 +88,7 @@ class CellRun:
             if metadata["execute_result"]:
                 self._put(rank, "execute_result", metadata["execute_result"])
             future.iopub_callbacks.append(lambda message: self._messages.put((rank, message)))
+            result.add_done_callback(lambda _: self._messages.put(None))
 
         # Messages are dispatched on that thread too, so none comes between reading and listening.
         client._io_loop.add_callback(listen)
@@ -94,10 +98,11 @@ class CellRun:
 
     def _show_output(self, wait_s: float) -> None:
         try:
-            rank, message = self._messages.get(timeout=wait_s)
+            item = self._messages.get(timeout=wait_s)
             while True:
-                self._view.show(rank, message)
-                rank, message = self._messages.get_nowait()
+                if item is not None:
+                    self._view.show(*item)
+                item = self._messages.get_nowait()
         except queue.Empty:
             return
 
@@ -115,6 +120,7 @@ class CellRun:
             try:
                 self._show_output(self._POLL_S)
                 self._free_peers_of_failed_ranks()
+                self._hang_watch.look()
             except KeyboardInterrupt:
                 self._on_interrupt()
         done = [result for result in self._results if result.ready()]
@@ -169,6 +175,7 @@ class CellRun:
             return
         if new:
             self._group.leave(new)
+            self._group.ranks.cut(self._group.generation, new)
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
         if self._interrupt_at is not None and now >= self._interrupt_at:
@@ -206,11 +213,51 @@ class CellRun:
         return {rank: self._error(rank) for rank in order}
 
     def _raise(self, errors: dict[int, Exception]) -> None:
-        summary = summarize(errors, len(self._results), bool(self._interrupts))
+        reports = self._group.ranks.reports(stack=False)
+        summary = summarize(errors, reports, bool(self._interrupts))
         first = errors[next(iter(errors))]
         kind = CellInterrupted if self._interrupts else CellFailed
         traceback = [] if self._interrupts else _traceback_lines(first)
         raise kind(summary, errors, traceback)
+
+
+class HangWatch:
+    """Shows the report once when no rank makes progress while collectives wait.
+
+    Progress is a collective that begins or ends on any rank.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._after_s = group.hang_after_s
+        self._period_s = min(5.0, (self._after_s or 0) / 4)
+        self._seen: list[tuple[int, bool]] = []
+        self._since = self._next_look = time.monotonic()
+        self._shown = False
+
+    def look(self) -> None:
+        """Look from time to time; to be called often."""
+        now = time.monotonic()
+        if self._after_s is None or now < self._next_look:
+            return
+        self._next_look = now + self._period_s
+        reports = self._group.ranks.reports(stack=False)
+        seen = [(report.collectives, report.waiting) for report in reports]
+        if seen != self._seen:
+            self._seen, self._since, self._shown = seen, now, False
+        elif not self._shown and now - self._since >= self._after_s and self._waits(reports):
+            self._shown = True
+            print(
+                f"ddipp: no rank has made progress for {now - self._since:.0f} s; Ctrl-C ends the "
+                f"cell and keeps all variables\n{table(self._group.ranks.reports())}",
+                file=sys.stderr,
+            )
+
+    @staticmethod
+    def _waits(reports: Sequence[RankReport]) -> bool:
+        # NCCL enqueues and goes on, so what a rank waits for shows in the numbers only.
+        counts = {report.collectives for report in reports}
+        return len(counts) > 1 or any(report.waiting for report in reports)
 
 
 def _name(error: Exception) -> str:
@@ -239,30 +286,32 @@ def _ranks_text(ranks: list[int]) -> str:
     return f"{word} {', '.join(map(str, sorted(ranks)))}"
 
 
-def summarize(errors: dict[int, Exception], world_size: int, interrupted: bool) -> str:
+def summarize(
+    errors: dict[int, Exception], reports: Sequence[RankReport], interrupted: bool
+) -> str:
     """Say in one line what happened on which rank.
 
     Parameters
     ----------
     errors : dict of int to Exception
         By rank, the one that failed first in front.
-    world_size : int
-        Number of ranks.
+    reports : sequence of RankReport
+        Of all ranks, taken after the cell.
     interrupted : bool
         Whether the user asked for it.
     """
     if interrupted:
-        return (
-            f"interrupted; {_ranks_text(list(errors))} of {world_size} stopped, all variables kept"
-        )
+        return f"interrupted; {_ranks_text(list(errors))} of {len(reports)} stopped, all variables kept"
     first, *others = errors
     name = _name(errors[first])
     if name == "EngineError":
         # "Engine 1 died while running task '...': it was killed by signal 9 (SIGKILL)"
         _, separator, cause = _value(errors[first]).partition("': ")
+        because = "died"
         parts = [f"rank {first} died{': ' if separator else ''}{cause}"]
     else:
-        parts = [f"rank {first} raised {name}"]
+        because = f"raised {name}"
+        parts = [f"rank {first} {because}"]
     same = [
         rank for rank in others if _name(errors[rank]) == name and not _is_secondary(errors[rank])
     ]
@@ -270,7 +319,12 @@ def summarize(errors: dict[int, Exception], world_size: int, interrupted: bool) 
     different = [rank for rank in others if rank not in same and rank not in stopped]
     if same:
         parts.append(f"{_ranks_text(same)} too")
-    if stopped:
-        parts.append(f"{_ranks_text(stopped)} stopped because of it")
+    calls: dict[str, list[int]] = {}
+    for rank in stopped:
+        in_python = _name(errors[rank]) in INTERRUPTS
+        calls.setdefault("" if in_python else reports[rank].call, []).append(rank)
+    for call, ranks in calls.items():
+        doing = f"aborted in {call}" if call else "stopped"
+        parts.append(f"{_ranks_text(ranks)} {doing} because rank {first} {because}")
     parts.extend(f"rank {rank} raised {_name(errors[rank])}" for rank in different)
     return "; ".join(parts)

@@ -23,6 +23,28 @@ def gpu_count() -> int:
         nvml.nvmlShutdown()
 
 
+def gpu_uuids() -> list[str]:
+    """Return the UUID of each GPU of this machine, in the driver's order."""
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    if nvml.nvmlInit_v2() != 0:
+        return []
+    try:
+        return [_uuid(nvml, index) for index in range(gpu_count())]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _uuid(nvml: ctypes.CDLL, index: int) -> str:
+    device = ctypes.c_void_p()
+    text = ctypes.create_string_buffer(96)  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
+    if (
+        nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0
+        or nvml.nvmlDeviceGetUUID(device, text, len(text)) != 0
+    ):
+        return str(index)  # CUDA takes that too
+    return text.value.decode()
+
+
 def parse_ids(text: str) -> list[int]:
     """Read a list such as ``"0,2-3"`` and keep its order.
 

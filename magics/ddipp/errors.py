@@ -30,3 +30,7 @@ class CellFailed(DdippError):
 
 class CellInterrupted(CellFailed):
     """A cell was interrupted from the notebook."""
+
+
+class RanksLost(DdippError):
+    """Ranks have died since the last cell and lost their variables; nothing was run."""

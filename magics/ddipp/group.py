@@ -4,43 +4,73 @@ from __future__ import annotations
 
 import atexit
 import signal as signals
+import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from . import rank as rank_side
+from . import share
 from .cell import CellRun
-from .devices import choose_gpus
+from .devices import choose_gpus, gpu_uuids
 from .display import OutputView
-from .errors import DdippError
+from .errors import DdippError, RanksLost
+from .ranks import Ranks
+from .report import RankReport
+
+#: Pushes of at least this many bytes go to one rank, and from there to the others.
+SHARE_FROM_BYTES = 1_000_000
+#: How often a group is tried to form while ranks die.
+FORM_ATTEMPTS = 3
 
 
 class Group:
-    """Ranks on this machine, each a ``dipengine`` that hosts this interpreter's Python.
+    """Ranks that run cells together, each a ``dipengine`` that hosts the user's Python.
 
-    Use :meth:`start`; a group is also a context manager that shuts itself down.
+    :meth:`start` starts ranks on this machine, :meth:`attach` takes engines that run already, on any
+    hosts. A group is also a context manager that shuts itself down.
 
     Attributes
     ----------
     client : ipyparallel.Client
         Connected to the ranks.
-    engine_ids : list of int
-        The engine of each rank, by rank.
+    ranks : Ranks
+        Calls to the ranks, by rank.
     gpus : list of int or None
         The GPU of each rank, by rank; None for CPU ranks.
+    timeout_s : float
+        For the start of ranks and for a rendezvous, in seconds.
+    grace_s : float
+        How long peers of a rank that failed may go on computing, in seconds.
+    hang_after_s : float or None
+        A report is shown when no rank makes progress for so many seconds; None for never.
     """
 
-    def __init__(self, cluster: Any, client: Any, gpus: list[int] | None, app: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        engine_ids: Sequence[int],
+        *,
+        gpus: list[int] | None = None,
+        backend: str | None = None,
+        app: str = "torch",
+        cluster: Any = None,
+    ) -> None:
         self._cluster = cluster
         self._generation = 0
         self._formed = False
         self._abandoned: set[int] = set()
+        self._lost: set[int] = set()  # started again, and without their variables since
         self.client = client
-        self.engine_ids: list[int] = sorted(client.ids)
         self.gpus = gpus
+        uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
+        self.ranks = Ranks(client, engine_ids, uuids)
+        self.backend = backend or ("gloo" if gpus is None else "nccl")
         self.app = app
         self.timeout_s = 60.0
         self.grace_s = 10.0
+        self.hang_after_s: float | None = 120.0
         # Runs before the cluster's own exit handler, which would end it under a living client.
         atexit.register(self.shutdown)
 
@@ -56,7 +86,7 @@ class Group:
         timeout_s: float = 60.0,
         verbose: bool = False,
     ) -> Group:
-        """Start engines and form their group.
+        """Start engines on this machine and form their group.
 
         Parameters
         ----------
@@ -93,21 +123,60 @@ class Group:
         )
         try:
             cluster.start_controller_sync()
-            cluster.start_engines_sync(n=ranks, environment=_engine_environment(chosen))
+            cluster.start_engines_sync(
+                n=ranks,
+                environment=_engine_environment(chosen),
+                engine_args=["--restart=on-failure"],
+            )
             client = cluster.connect_client_sync()
             _wait_for_engines(cluster, client, ranks, timeout_s)
-            group = cls(cluster, client, chosen, app)
+            group = cls(client, sorted(client.ids), gpus=chosen, app=app, cluster=cluster)
             group.timeout_s = timeout_s
             group.form()
-            group.apply(_start_app, app)
         except BaseException:
             cluster.stop_cluster_sync()
             raise
         return group
 
+    @classmethod
+    def attach(
+        cls,
+        client: Any,
+        engine_ids: Sequence[int] | None = None,
+        *,
+        backend: str = "gloo",
+        app: str = "torch",
+        timeout_s: float = 60.0,
+    ) -> Group:
+        """Form a group of engines that run already, on one host or several.
+
+        Parameters
+        ----------
+        client : ipyparallel.Client
+            Connected to their controller. It stays open when the group is shut down.
+        engine_ids : sequence of int, optional
+            In rank order; all engines when not given.
+        backend : {"gloo", "nccl"}
+            ``"nccl"`` needs engines that were started with the ``CUDA_VISIBLE_DEVICES`` of the ranks
+            of their host, in rank order.
+        app : str
+            Name of an app, see :mod:`ddipp.apps`.
+        timeout_s : float
+            Seconds to wait for the rendezvous.
+        """
+        group = cls(
+            client, client.ids if engine_ids is None else engine_ids, backend=backend, app=app
+        )
+        group.timeout_s = timeout_s
+        group.form()
+        return group
+
     def shutdown(self) -> None:
-        """End all ranks and the controller."""
+        """End all ranks and the controller; ranks that were attached only leave their group."""
         atexit.unregister(self.shutdown)
+        if self._cluster is None:
+            self.ranks.apply(rank_side.leave_group)
+            return
         self.client.close()
         self._cluster.stop_cluster_sync()
 
@@ -127,72 +196,152 @@ class Group:
     @property
     def world_size(self) -> int:
         """The number of ranks."""
-        return len(self.engine_ids)
+        return len(self.ranks)
 
     @property
-    def backend(self) -> str:
-        """``"nccl"`` on GPUs, ``"gloo"`` on CPU ranks."""
-        return "gloo" if self.gpus is None else "nccl"
+    def generation(self) -> int:
+        """Counts how often the group was formed."""
+        return self._generation
 
     def form(self) -> None:
         """Form the process group, or form it again as the next generation."""
-        self._check_alive()
-        facts = self.apply(rank_side.probe)
-        hosts = {fact["host"] for fact in facts}
-        host = "127.0.0.1" if len(hosts) == 1 else facts[0]["host"]
-        threads = max(1, facts[0]["cores"] // self.world_size)
-        common = {"WORLD_SIZE": str(self.world_size), "LOCAL_WORLD_SIZE": str(self.world_size)}
-        if len(hosts) == 1 and self.gpus is None:
-            common["GLOO_SOCKET_IFNAME"] = "lo"
-        self.apply_each(
-            rank_side.set_environment,
-            [
-                ({**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, threads)
-                for rank in range(self.world_size)
-            ],
-        )
+        import ipyparallel.error
+
+        for attempt in range(1, FORM_ATTEMPTS + 1):
+            self._take_back_ranks()
+            try:
+                return self._form_once()
+            except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
+                died = "EngineError" in (getattr(error, "ename", ""), str(error).split(":")[0])
+                if not (died or self.ranks.gone() or self.ranks.replaced()):
+                    raise
+                if attempt == FORM_ATTEMPTS:
+                    raise DdippError(f"ranks die while the group forms: {error}") from None
+                time.sleep(0.05)  # the notice of the end follows the error
+
+    def _form_once(self) -> None:
+        facts = self.ranks.apply(rank_side.probe)
+        self.ranks.apply_each(rank_side.set_environment, self._environments(facts))
         self._import_torch()
-        self.apply(rank_side.leave_group)
+        held = self.ranks.apply(rank_side.leave_group)
         self._generation += 1
-        port = self.apply_on(0, rank_side.open_store, host, self.world_size, self.timeout_s)
-        self.apply_each(
+        hosts = {fact["host"] for fact in facts}
+        host = "127.0.0.1" if len(hosts) == 1 else facts[0]["address"]
+        port = self.ranks.apply_on(0, rank_side.open_store, host, self.world_size, self.timeout_s)
+        # Each group once, in an order that is the same on all ranks.
+        others = list({name: (name, *rest) for rank in held for name, *rest in rank}.values())
+        place = (self.world_size, host, port, self._generation, self.backend, self.timeout_s)
+        formed = self.ranks.apply_each(
             rank_side.form_group,
-            [
-                (rank, self.world_size, host, port, self._generation, self.backend, self.timeout_s)
-                for rank in range(self.world_size)
-            ],
+            [(rank, *place, others) for rank in range(self.world_size)],
+            self.timeout_s + 10,
+            lambda: self.ranks.cut(self._generation, range(self.world_size)),
         )
         self._formed = True
+        starting = range(self.world_size) if self._generation == 1 else sorted(self._lost)
+        for result in [self.ranks.start(rank, _start_app, self.app) for rank in starting]:
+            self.ranks.take(result)
+        self._say_what_changed(formed)
+
+    def _say_what_changed(self, formed: list[dict[str, Any]]) -> None:
+        problems = {fact["problem"] for fact in formed} - {""}
+        lost = sorted({name for fact in formed for name in fact["lost"]})
+        if problems and (self.backend == "nccl" or lost):
+            say(problems.pop())
+        if lost:
+            say("groups made with new_group have ended; make them again")
+        names = {name for fact in formed for name in fact["models"]}
+        kept = [fact["models"] for rank, fact in enumerate(formed) if rank not in self._lost]
+        for name in sorted(names):
+            if len({models[name] for models in kept if name in models}) > 1:
+                say(
+                    f"the parameters of {name} differ between ranks: some stopped before a step of "
+                    f"the optimizer and some after it. Make them equal with: %dipsync {name} "
+                    "and the optimizer"
+                )
+
+    def _environments(self, facts: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        """Return what torchrun would set on each rank, and a fair share of threads."""
+        hosts = [fact["host"] for fact in facts]
+        environments: list[tuple[Any, ...]] = []
+        for rank, fact in enumerate(facts):
+            here = hosts.count(fact["host"])
+            values = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(self.world_size),
+                "LOCAL_RANK": str(hosts[:rank].count(fact["host"])),
+                "LOCAL_WORLD_SIZE": str(here),
+            }
+            defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here))}
+            if len(set(hosts)) == 1 and self.gpus is None:
+                values["GLOO_SOCKET_IFNAME"] = "lo"
+            elif len(set(hosts)) > 1 and fact["interface"]:
+                defaults["GLOO_SOCKET_IFNAME"] = fact["interface"]
+                defaults["NCCL_SOCKET_IFNAME"] = fact["interface"]
+            environments.append((values, defaults))
+        return environments
 
     def _import_torch(self) -> None:
         import ipyparallel.error
 
         try:
-            self.apply(rank_side.import_torch)
+            self.ranks.apply(rank_side.import_torch)
         except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
             if "ModuleNotFoundError" not in str(error):
                 raise
-            import sys
-
             raise DdippError(
                 "torch is not installed in this environment; install it with: "
                 f"{sys.executable} -m pip install torch"
             ) from None
 
-    def _check_alive(self) -> None:
-        gone = [
-            rank for rank, engine in enumerate(self.engine_ids) if engine not in self.client.ids
-        ]
-        if gone:
-            ranks = ", ".join(map(str, gone))
-            raise DdippError(
-                f"rank {ranks} has died; its variables are lost, those of the others are kept. "
-                "Save what you need with %dipull, then start again with %makedip -r"
-            )
+    # --- ranks that die ----------------------------------------------------------------------
 
+    def _take_back_ranks(self) -> None:
+        """Wait until ranks that died are there again; their supervisors start them.
+
+        Raises
+        ------
+        DdippError
+            When one does not come back.
+        """
         if self._abandoned:
             ranks = ", ".join(map(str, sorted(self._abandoned)))
             raise DdippError(f"rank {ranks} does not react; start again with %makedip -r")
+        deadline = time.monotonic() + self.timeout_s
+        while gone := self.ranks.gone():
+            if time.monotonic() > deadline or not self._may_come_back(gone):
+                word = "rank" if len(gone) == 1 else "ranks"
+                raise DdippError(
+                    f"{word} {', '.join(map(str, gone))} died and did not start again; the "
+                    "variables of the others are kept. Save what you need with %dipull, then start "
+                    "again with %makedip -r"
+                )
+            time.sleep(0.02)
+        back = self.ranks.replaced()
+        self.ranks.accept(back)
+        self._lost.update(back)
+
+    def _may_come_back(self, ranks: Sequence[int]) -> bool:
+        """Tell whether the supervisors of these ranks still run, as far as it is known."""
+        if self._cluster is None:
+            return True
+        engine_set = next(iter(self._cluster.engines.values()))
+        return all(str(self.ranks.engine_ids[rank]) in engine_set.launchers for rank in ranks)
+
+    def _notice_losses(self) -> None:
+        """Form again, and say so, when ranks died since the last cell.
+
+        Raises
+        ------
+        RanksLost
+            Once for each loss: a cell that counts on lost variables should not run.
+        """
+        if not (self.ranks.gone() or self.ranks.replaced()):
+            return
+        self._formed = False
+        before = set(self._lost)
+        self.form()
+        raise RanksLost(_lost_text(sorted(self._lost - before) or sorted(self._lost)))
 
     def abandon(self, ranks: Sequence[int]) -> None:
         """Count ranks as lost that do not react to interrupts."""
@@ -223,31 +372,50 @@ class Group:
         CellFailed
             When a rank failed, or CellInterrupted. Variables are kept and the group works again.
         """
-        self._check_alive()
+        self._notice_losses()
         if not self._formed:
             self.form()
         view = OutputView(see, self.world_size, quiet)
         try:
-            CellRun(self, code, view, self.grace_s).wait()
+            CellRun(self, code, view).wait()
         except BaseException:
             self._formed = False
             self._recover()
             raise
         if self.gpus is not None:
-            self.apply(rank_side.free_memory)
+            self.ranks.apply(rank_side.free_memory)
 
     def _recover(self) -> None:
         """After a failed cell: free what it holds and form the next generation."""
-        if self._abandoned or any(engine not in self.client.ids for engine in self.engine_ids):
+        if self._abandoned:
             return  # the next use says what to do
-        self.apply(rank_side.leave_group)
-        self.apply(rank_side.forget_failure)
-        self.form()
+        before = set(self._lost)
+        if gone := self.ranks.gone() or self.ranks.replaced():
+            say(f"{_ranks_text(gone)} died; starting again")
+        for rank in self.ranks.living(range(self.world_size)):
+            self.ranks.start(rank, rank_side.leave_group)
+        try:
+            self._take_back_ranks()
+            self.ranks.apply(rank_side.forget_failure)
+            self.form()
+        except DdippError as error:
+            say(str(error))
+        if new := sorted(self._lost - before):
+            say(_lost_text(new))
+
+    # --- variables ---------------------------------------------------------------------------
 
     def push(self, variables: dict[str, Any]) -> None:
         """Set variables on all ranks."""
-        self._check_alive()
-        self._take(self._view().push(variables, block=False))
+        import ipyparallel
+
+        self._notice_losses()
+        size = sum(memoryview(part).nbytes for part in ipyparallel.serialize_object(variables))
+        if size < SHARE_FROM_BYTES or self.world_size == 1:
+            self.ranks.take(self.client[self.ranks.engine_ids].push(variables, block=False))
+            return
+        self.ranks.take(self.client[self.ranks.engine_ids[0]].push(variables, block=False))
+        self.sync(list(variables), source=0)
 
     def pull(self, names: Sequence[str], rank: int = 0) -> dict[str, Any]:
         """Return variables of one rank.
@@ -259,96 +427,186 @@ class Group:
         """
         import ipyparallel.error
 
-        if not 0 <= rank < self.world_size:
-            raise DdippError(
-                f"there is no rank {rank}; the group has ranks 0-{self.world_size - 1}"
-            )
-        if self.engine_ids[rank] not in self.client.ids:
+        self._check_rank(rank)
+        if rank in self.ranks.gone():
             raise DdippError(f"rank {rank} has died; its variables are lost")
         if rank in self._abandoned:
             raise DdippError(f"rank {rank} does not react; start again with %makedip -r")
         try:
-            return dict(self.apply_on(rank, rank_side.pull, list(names)))
+            return dict(self.ranks.apply_on(rank, rank_side.pull, list(names)))
         except ipyparallel.error.RemoteError as error:
             if error.ename != "NameError":
                 raise
-            raise DdippError(f"rank {rank} has no variable {error.evalue}") from None
+            raise DdippError(
+                f"rank {rank} has no variable {error.evalue}{self._excuse(rank)}"
+            ) from None
+
+    def sync(
+        self,
+        names: Sequence[str] | None = None,
+        source: int | None = None,
+        targets: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
+        """Copy variables of one rank to others.
+
+        Models, their optimizers and what else belongs together should be named together: they share
+        their parameters on the targets then, as they do on the source.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Which; when not given all that can be sent, if ranks have lost theirs.
+        source : int, optional
+            From which rank; the first that has not lost its variables when not given.
+        targets : sequence of int, optional
+            To which; those that have lost theirs, or all others if none has, when not given.
+
+        Returns
+        -------
+        dict
+            ``names``, ``source``, ``targets``, and ``skipped``: name to reason.
+        """
+        self._notice_losses()
+        for rank in [*([] if source is None else [source]), *(targets or [])]:
+            self._check_rank(rank)
+        everyone = range(self.world_size)
+        if source is None:
+            source = next((rank for rank in everyone if rank not in self._lost), 0)
+        if targets is None:
+            targets = sorted(self._lost - {source})
+            if not targets and names is None:
+                raise DdippError("which variables? No rank has lost its own: %dipsync name ...")
+            targets = targets or everyone
+        targets = [rank for rank in targets if rank != source]
+        if not targets:
+            raise DdippError("there is no other rank to copy to")
+        if not self._formed:
+            self.form()
+        done = self._share(list(names) if names is not None else None, source, targets)
+        if names is None:
+            self._lost -= set(targets)
+        return {"source": source, "targets": targets, **done}
+
+    def _share(
+        self, names: list[str] | None, source: int, targets: Sequence[int]
+    ) -> dict[str, Any]:
+        hosts = [fact["host"] for fact in self.ranks.apply(rank_side.probe)]
+        near = all(hosts[rank] == hosts[source] for rank in targets)
+        # A class that all ranks know from running its cell stays one class; otherwise it goes along.
+        for by_value in (names is None and bool(self._lost), True):
+            ready = self._prepare(names, source, by_value, near)
+            sizes = ready["sizes"]
+            if near:
+                calls = [
+                    self.ranks.start(rank, share.take_mapped, ready["pid"], ready["file"], sizes)
+                    for rank in targets
+                ]
+                problems = [self.ranks.take(call) for call in calls]
+            else:
+                problems = self.ranks.apply_each(
+                    share.take_broadcast,
+                    [(source, sizes, rank in targets) for rank in range(self.world_size)],
+                )
+            self.ranks.apply_on(source, share.release)
+            problem = next(filter(None, problems), "")
+            if not problem:
+                break
+        else:
+            raise DdippError(f"can't be rebuilt on another rank: {problem}")
+        return {"names": ready["names"], "skipped": ready["skipped"]}
+
+    def _prepare(
+        self, names: list[str] | None, source: int, by_value: bool, near: bool
+    ) -> dict[str, Any]:
+        import ipyparallel.error
+
+        try:
+            return dict(self.ranks.apply_on(source, share.prepare, names, by_value, near))
+        except ipyparallel.error.RemoteError as error:
+            if error.ename == "NameError":
+                raise DdippError(
+                    f"rank {source} has no variable {error.evalue}{self._excuse(source)}"
+                ) from None
+            if error.ename == "TypeError":
+                raise DdippError(f"{', '.join(names or [])} {error.evalue}") from None
+            raise
+
+    def _check_rank(self, rank: int) -> None:
+        if not 0 <= rank < self.world_size:
+            raise DdippError(
+                f"there is no rank {rank}; the group has ranks 0-{self.world_size - 1}"
+            )
+
+    def _excuse(self, rank: int) -> str:
+        return " (it died and was started again)" if rank in self._lost else ""
+
+    # --- facts -------------------------------------------------------------------------------
 
     def status(self) -> list[dict[str, Any]]:
         """Return one row a rank: host, pid, device, memory, backend of the group."""
-        self._check_alive()
-        return self.apply(rank_side.status)
+        self._notice_losses()
+        return self.ranks.apply(rank_side.status)
 
-    # --- plumbing ----------------------------------------------------------------------------
+    def reports(self, *, stack: bool = True) -> list[RankReport]:
+        """Return what each rank is doing, also while a cell runs or hangs.
 
-    def _view(self) -> Any:
-        return self.client[self.engine_ids]
+        Parameters
+        ----------
+        stack : bool
+            Whether to take the Python stack of each rank's main thread.
+        """
+        return self.ranks.reports(stack=stack)
 
-    def _take(self, result: Any, timeout_s: float | None = None) -> Any:
-        """Wait for a result and let the client forget it: it would keep every pulled model."""
-        try:
-            return result.get(timeout_s)
-        finally:
-            if result.ready():
-                self.client.purge_local_results(result)
-
-    def apply(self, function: Any, *args: Any) -> list[Any]:
-        """Call a function on all ranks and return what each returned."""
-        return list(self._take(self._view().apply_async(function, *args)))
-
-    def apply_on(self, rank: int, function: Any, *args: Any) -> Any:
-        """Call a function on one rank."""
-        return self._take(self.client[self.engine_ids[rank]].apply_async(function, *args))
-
-    def apply_each(self, function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function on all ranks at the same time, each with its own arguments."""
-        results = [
-            self.client[engine].apply_async(function, *args)
-            for engine, args in zip(self.engine_ids, arguments)
-        ]
-        return [self._take(result, self.timeout_s + 10) for result in results]
+    # --- what a running cell needs -----------------------------------------------------------
 
     def leave(self, ranks: Sequence[int]) -> None:
         """Make idle ranks leave the group, without waiting."""
-        for rank in ranks:
-            engine = self.engine_ids[rank]
-            if engine in self.client.ids:
-                self.client[engine].apply_async(rank_side.leave_group)
+        for rank in self.ranks.living(ranks):
+            self.ranks.start(rank, rank_side.leave_group)
 
     def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
         """Send a signal to ranks, without waiting."""
-        targets = self._living(ranks)
-        if targets:
-            self.client.send_signal(int(sig), targets=targets, block=False)
+        self.ranks.signal(sig, ranks)
 
     def cut(self, ranks: Sequence[int]) -> None:
         """Shut down the group's connections of ranks, so that collectives they wait in fail."""
-        targets = self._living(ranks)
-        if targets:
-            self.client._send_control_request(
-                targets=targets,
-                msg_type="ddipp_cut_request",
-                content={"generation": self._generation},
-                block=False,
-            )
+        self.ranks.cut(self._generation, ranks)
 
-    def _living(self, ranks: Sequence[int]) -> list[int]:
-        return [self.engine_ids[r] for r in ranks if self.engine_ids[r] in self.client.ids]
+
+def say(text: str) -> None:
+    """Show a line of ours in the notebook."""
+    print(f"ddipp: {text}", file=sys.stderr)
+
+
+def _ranks_text(ranks: Sequence[int]) -> str:
+    word = "rank" if len(ranks) == 1 else "ranks"
+    return f"{word} {', '.join(map(str, ranks))}"
+
+
+def _lost_text(ranks: Sequence[int]) -> str:
+    one = len(ranks) == 1
+    return (
+        f"{_ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
+        f"{'its' if one else 'their'} variables; the group works. %dipsync copies the variables of "
+        "another rank to it"
+    )
 
 
 def _engine_environment(gpus: list[int] | None) -> dict[str, str]:
     """Return what has to be set before torch loads.
 
     Every rank sees the GPUs of the group in rank order, so that ``LOCAL_RANK`` is the index of its
-    device for every library. A failed collective aborts its communicators and keeps the process.
+    device for every library. They are named by UUID: CUDA and the driver may count them differently.
+    A failed collective aborts its communicators and keeps the process.
     """
     import os
 
     if gpus is None:
         return {"CUDA_VISIBLE_DEVICES": ""}
+    uuids = gpu_uuids()
     wanted = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), **unset}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids[gpu] for gpu in gpus), **unset}
 
 
 def _start_app(name: str) -> None:
@@ -361,8 +619,6 @@ def _start_app(name: str) -> None:
 
 def _wait_for_engines(cluster: Any, client: Any, ranks: int, timeout_s: float) -> None:
     """Wait until all engines are registered; an engine that ends early ends the wait."""
-    import time
-
     deadline = time.monotonic() + timeout_s
     engine_set = next(iter(cluster.engines.values()))
     while len(client.ids) < ranks:

@@ -1,4 +1,4 @@
-"""The magics: ``%makedip``, ``%%dip``, ``%dipush``, ``%dipull``, ``%autodip``."""
+"""The magics: ``%makedip``, ``%%dip``, ``%dipush``, ``%dipull``, ``%dipsync``, ``%autodip``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from .autodip import directed_lines
 from .devices import parse_ids
+from .display import text_table
 from .errors import DdippError
 from .group import Group
+from .report import table as report_table
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +50,17 @@ def _makedip_parser() -> _Parser:
     parser.add_argument("-k", "--kill", action="store_true", help="end the group")
     parser.add_argument("-r", "--restart", action="store_true", help="end and start the group")
     parser.add_argument("-t", "--timeout", type=float, default=60.0, help="seconds for the start")
+    parser.add_argument("-w", "--why", action="store_true", help="show what each rank is doing")
+    parser.add_argument("--grace", type=_seconds, help="seconds that peers of a failed rank have")
+    parser.add_argument("--hang-after", type=_seconds, help="seconds without progress; 0: never")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return seconds
 
 
 def _dip_parser() -> _Parser:
@@ -94,14 +106,19 @@ class DdippMagics(Magics):
         """Make, show or end a group.
 
         ``%makedip -g all`` on all GPUs, ``-g 3,1`` on some, ``-n 2`` on two CPU ranks; ``-a app``,
-        ``-t seconds``, ``-v``; ``-i`` shows the ranks, ``-k`` ends them, ``-r`` starts them again.
+        ``-t seconds``, ``-v``; ``-i`` shows the ranks, ``-k`` ends them, ``-r`` starts them again;
+        ``--why`` shows what each rank is doing. ``--grace`` is how long peers of a rank that failed
+        may go on computing (10 s), ``--hang-after`` after how long without progress ``--why`` is
+        shown by itself (120 s, 0 for never); both also change a group that is there.
         """
         args = _makedip_parser().read(line)
         if args.kill:
             return self._kill()
         asked = args.gpus is not None or args.ranks is not None
-        if args.info and not asked:
-            return self._info()
+        if not asked and not args.restart:
+            shown = args.info or args.why or args.grace is not None or args.hang_after is not None
+            if shown:
+                return self._adjust(args)
         if asked:
             start = {"gpus": args.gpus, "ranks": args.ranks, "app": args.app}
         elif args.restart and self._last_start is not None:
@@ -117,8 +134,19 @@ class DdippMagics(Magics):
         self.group = Group.start(**start, timeout_s=args.timeout, verbose=args.verbose)
         self._last_start = start
         print(self._describe(self.group))
+        self._adjust(args)
+
+    def _adjust(self, args: argparse.Namespace) -> None:
+        """Do what is asked of a group that is there."""
+        group = self._need_group()
+        if args.grace is not None:
+            group.grace_s = args.grace
+        if args.hang_after is not None:
+            group.hang_after_s = args.hang_after or None
         if args.info:
             self._info()
+        if args.why:
+            print(report_table(group.reports()))
 
     @staticmethod
     def _describe(group: Group) -> str:
@@ -144,9 +172,7 @@ class DdippMagics(Magics):
         table = [columns] + [
             [str(rank), *(str(row[name]) for name in columns[1:])] for rank, row in enumerate(rows)
         ]
-        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-        for row in table:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+        print("\n".join(text_table(table)))
 
     def _need_group(self) -> Group:
         if self.group is None:
@@ -236,3 +262,23 @@ class DdippMagics(Magics):
         parser.add_argument("names", nargs="+")
         args = parser.read(line.replace(",", " "))
         self.shell.user_ns.update(self._need_group().pull(args.names, args.rank))
+
+    @line_magic
+    def dipsync(self, line: str) -> None:
+        """``%dipsync [-f rank] [-t ranks] [a b]``: copy variables of one rank to others.
+
+        From the first rank that has not lost its variables, to those that have or else to all others.
+        Without names everything that can be copied. Name a model and its optimizer together.
+        """
+        parser = _Parser(prog="%dipsync", add_help=False)
+        parser.add_argument("-f", "--from", dest="source", type=int)
+        parser.add_argument("-t", "--to", dest="targets", type=parse_ids)
+        parser.add_argument("names", nargs="*")
+        # Only names are separated by commas as well as by spaces.
+        args = parser.read(line)
+        names = [name for text in args.names for name in text.split(",") if name]
+        done = self._need_group().sync(names or None, args.source, args.targets)
+        targets = ", ".join(map(str, done["targets"]))
+        print(f"ddipp: {', '.join(done['names'])}: from rank {done['source']} to {targets}")
+        for name, why in done["skipped"].items():
+            print(f"ddipp: not copied: {name} ({why})")

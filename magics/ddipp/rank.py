@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import gc
 import os
 import socket
@@ -15,30 +16,84 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from . import held, plugin
+
 _generation = -1  # of the group that this rank is in
 _store: Any = None  # of this generation; on rank 0 it is the server
 _kept: list[Any] = []  # stores of generations that peers may still be leaving
+_held: list[held.HeldGroup] = []  # of the last generation that was left
+_default_before: Any = None
+_group_count = 0
 
 
-def _user_namespace() -> dict[str, Any]:
+def user_namespace() -> dict[str, Any]:
+    """Return the namespace of the cells."""
     from IPython import get_ipython
 
-    return get_ipython().user_ns
+    namespace: dict[str, Any] = get_ipython().user_ns
+    return namespace
+
+
+# --- before torch is loaded ----------------------------------------------------------------------
 
 
 def probe() -> dict[str, Any]:
-    """Return what the group needs to know of this process before torch is loaded."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "cores": _usable_cores()}
+    """Return what the group needs to know of this process before torch is loaded.
+
+    Returns
+    -------
+    dict
+        ``pid``; ``host``, equal for processes that reach each other over loopback; ``address`` under
+        which other hosts reach this one, ``interface`` of that address; ``cores`` it may use.
+    """
+    address = _own_address()
+    # Network namespaces are hosts of their own: containers, and tests.
+    network = os.stat("/proc/self/ns/net").st_ino
+    return {
+        "pid": os.getpid(),
+        "host": f"{socket.gethostname()}/{network}",
+        "address": address,
+        "interface": _interface_of(address),
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _own_address() -> str:
+    """Return the address of this host on the way to the controller."""
+    import json
+    from urllib.parse import urlsplit
+
+    try:
+        import _ddipp_engine as host
+
+        connection = json.loads(host.options())["connection"]
+    except ImportError:  # a stock engine
+        return socket.gethostname()
+    controller = urlsplit(connection["interface"]).hostname
+    if controller in (None, "*", "0.0.0.0"):
+        controller = connection.get("location")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket:
+            probe_socket.connect((controller, 9))  # sends nothing
+            return str(probe_socket.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
 
 
-def set_environment(values: dict[str, str], threads: int) -> None:
-    """Set what torchrun would set, and a fair share of threads unless the user chose one."""
+def _interface_of(address: str) -> str:
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address == address for one in addresses):
+            return str(name)
+    return ""
+
+
+def set_environment(values: dict[str, str], defaults: dict[str, str]) -> None:
+    """Set what torchrun would set, and what the user has not chosen."""
     os.environ.update(values)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
 
 
 def import_torch() -> str:
@@ -55,11 +110,7 @@ def import_torch() -> str:
     return str(torch.__version__)
 
 
-def cuda_device_count() -> int:
-    """Return how many GPUs torch sees on this rank."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+# --- forming -------------------------------------------------------------------------------------
 
 
 def open_store(host: str, world_size: int, timeout_s: float) -> int:
@@ -86,18 +137,20 @@ def open_store(host: str, world_size: int, timeout_s: float) -> int:
 
 
 @contextlib.contextmanager
-def _guarding_new_sockets(generation: int, backend: str) -> Iterator[None]:
-    """Tell the engine's io thread of the connections that Gloo makes inside the block."""
+def _guarding_new_sockets(backend: str) -> Iterator[None]:
+    """Tell the engine's io thread of the connections that a group makes inside the block."""
     try:
         import _ddipp_engine as host
     except ImportError:  # a stock engine: its collectives can't be cut from outside
         yield
         return
     before = _sockets()
-    yield
-    # NCCL has an abort, and its bootstrap threads don't expect their sockets to fail.
-    made = sorted(_sockets() - before) if backend == "gloo" else []
-    host.guard_sockets(generation, made)
+    try:
+        yield
+    finally:
+        # NCCL has an abort, and its bootstrap threads don't expect their sockets to fail.
+        if "nccl" not in backend:
+            host.guard_sockets(sorted(_sockets() - before))
 
 
 def _sockets() -> set[int]:
@@ -109,6 +162,27 @@ def _sockets() -> set[int]:
     return found
 
 
+def _guard_groups_made_later() -> None:
+    """Let groups of ``new_group`` and of device meshes be cut and aborted like the default one."""
+    c10d: Any = sys.modules["torch.distributed.distributed_c10d"]
+    make = getattr(c10d, "_new_process_group_helper", None)
+    if make is None or hasattr(make, "__wrapped__"):
+        return
+
+    @functools.wraps(make)
+    def make_guarded(*args: Any, **kwargs: Any) -> Any:
+        backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
+        with _guarding_new_sockets(backend):
+            made = make(*args, **kwargs)
+        name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
+        torch_plugin, _ = plugin.load()
+        if name is not None and torch_plugin is not None:
+            torch_plugin.add(name)
+        return made
+
+    c10d._new_process_group_helper = make_guarded
+
+
 def form_group(
     rank: int,
     world_size: int,
@@ -117,7 +191,8 @@ def form_group(
     generation: int,
     backend: str,
     timeout_s: float,
-) -> None:
+    others: list[tuple[str, list[int], str]],
+) -> dict[str, Any]:
     """Join the process group of a generation.
 
     Parameters
@@ -132,12 +207,22 @@ def form_group(
         Of the default group.
     timeout_s : float
         For the rendezvous, in seconds.
+    others : list of tuple
+        Groups apart from the default one that ranks hold, see :func:`leave_group`.
+
+    Returns
+    -------
+    dict
+        ``models``: fingerprints of DistributedDataParallel models by name; ``lost``: names of groups
+        that are of no use any more; ``problem``: why the plug-in is not used, or ``""``.
     """
     import torch
     import torch.distributed as dist
 
-    global _store, _generation
+    global _store, _generation, _held, _default_before
     _generation = generation
+    torch_plugin, problem = plugin.load()
+    _begin_generation(generation, torch_plugin, backend)
     timeout = datetime.timedelta(seconds=timeout_s)
     if rank != 0:
         _store = dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
@@ -148,7 +233,8 @@ def form_group(
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         options["device_id"] = device
-    with _guarding_new_sockets(generation, backend):
+    _guard_groups_made_later()
+    with _guarding_new_sockets(backend):
         dist.init_process_group(
             backend,
             store=dist.PrefixStore(f"generation-{generation}", _store),
@@ -158,59 +244,57 @@ def form_group(
         )
         # Connects every pair now, so that the first cell does not pay for it.
         dist.barrier(device_ids=[device.index or 0] if backend == "nccl" else None)
-    problem = watch_group(generation)
-    if problem and backend == "nccl":
-        print(f"ddipp: rank {rank}: {problem}", file=sys.stderr)
-    _user_namespace().update(
-        rank=rank, world_size=world_size, device=device, torch=torch, dist=dist
-    )
+    lost = held.restore_groups(_held, others, _group_count, torch_plugin)
+    held.bind_models(_default_before)
+    _held, _default_before = [], None
+    namespace = user_namespace()
+    models = held.fingerprints(namespace) if generation > 1 else {}
+    if torch_plugin is not None:
+        torch_plugin.count_from_here()
+    namespace.update(rank=rank, world_size=world_size, device=device, torch=torch, dist=dist)
+    return {"models": models, "lost": lost, "problem": problem}
 
 
-def watch_group(generation: int) -> str:
-    """Let the engine's io thread abort the group through the torch plug-in.
-
-    Returns
-    -------
-    str
-        ``""``, or one line that says why the plug-in is not used.
-    """
-    import ctypes
-
-    import torch.distributed as dist
-
-    path = os.path.join(sys.prefix, "lib", "ddipp", "libddipp_torch.so")
-    if not os.path.exists(path):
-        return (
-            "ddipp was built without torch; build it again in this environment to have its plug-in"
-        )
-    try:
+def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backend: str) -> None:
+    with contextlib.suppress(ImportError):
         import _ddipp_engine as host
 
-        plugin = ctypes.CDLL(path)
-    except (ImportError, OSError) as error:
-        return f"the torch plug-in can't be loaded: {error}"
-    plugin.ddipp_torch_version.restype = ctypes.c_char_p
-    built_for = plugin.ddipp_torch_version().decode()
-    present = import_torch().partition("+")[0]
-    if built_for != present:
-        return f"the torch plug-in is for torch {built_for}, not {present}; install ddipp again"
-    name = dist.group.WORLD.group_name  # type: ignore[union-attr]
-    if plugin.ddipp_torch_watch(generation, name.encode()) != 0:
-        return f"torch has no group {name!r} to watch"
-    host.set_abort(ctypes.cast(plugin.ddipp_torch_abort, ctypes.c_void_p).value)
-    return ""
+        host.begin_generation(generation)
+    if torch_plugin is not None:
+        torch_plugin.begin(generation)
+    elif backend == "nccl":
+        plugin.abort_without_plugin()
 
 
-def leave_group() -> None:
+# --- leaving -------------------------------------------------------------------------------------
+
+
+def leave_group() -> list[tuple[str, list[int], str]]:
     """Leave the group if there is one.
 
     The connections are shut down first. Peers that wait for this rank fail at once, and collectives
     of this rank that never finished end, without which the group's destructor would wait for them.
     Destroying alone is not enough: the traceback of a failed cell keeps the group alive.
+
+    Returns
+    -------
+    list of tuple
+        Name, global ranks and backend of the groups apart from the default one that this rank held.
     """
+    global _held, _default_before, _group_count
     dist: Any = sys.modules.get("torch.distributed")
-    if dist is None or not dist.is_initialized():
-        return
+    if dist is not None and dist.is_initialized():
+        torch_plugin, _ = plugin.load()
+        # Should a generation fail while it forms, what the user holds is of the one before.
+        if not _held:
+            _held = held.remember_groups(torch_plugin)
+            _default_before = dist.group.WORLD
+            _group_count = held.group_count()
+        _leave(dist)
+    return [one.description() for one in _held if not one.is_default]
+
+
+def _leave(dist: Any) -> None:
     abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
     if dist.get_backend() == "nccl" and abort is not None:
         abort()  # all communicators together; a destroy would wait for peers that are stuck
@@ -255,6 +339,9 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
+# --- facts and variables -------------------------------------------------------------------------
+
+
 def pull(names: list[str]) -> dict[str, Any]:
     """Return variables of this rank.
 
@@ -263,7 +350,7 @@ def pull(names: list[str]) -> dict[str, Any]:
     NameError
         When one is missing; names all that are.
     """
-    namespace = _user_namespace()
+    namespace = user_namespace()
     missing = [name for name in names if name not in namespace]
     if missing:
         raise NameError(", ".join(missing))

@@ -1,0 +1,82 @@
+// Ours: what this rank is doing, answered while Python may be stuck.
+#include <unistd.h>
+
+#include "engine/host/engine_io.hpp"
+#include "protocol/content.hpp"
+
+namespace ddipp::engine {
+
+using namespace std::chrono_literals;
+using protocol::Json;
+
+namespace {
+
+// A thread that runs Python or waits for a lock answers within microseconds.
+constexpr auto kStackPatience = 300ms;
+
+double seconds(std::chrono::nanoseconds duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+Json collective_json(const DdippTorchReport& report) {
+  if (report.name[0] == '\0') return nullptr;
+  return {{"name", report.name},
+          {"number", report.number},
+          {"elements", report.elements},
+          {"waiting", report.waiting != 0},
+          {"age", report.age_seconds}};
+}
+
+}  // namespace
+
+// {"stack": whether to take the stack, "gpu": UUID or index of the rank's GPU}; both may be left
+// out.
+void EngineIo::report_request(Request& request) {
+  const auto asked = protocol::unpack(net::view(request.content), session_.packing());
+  const Json options = asked && asked->is_object() ? *asked : Json::object();
+  const auto gpu = options.value("gpu", Json());
+  PendingReport report{std::move(request), gpu.is_string() ? gpu.get<std::string>() : "",
+                       net::Clock::now() + kStackPatience};
+  if (options.value("stack", Json()) != Json(true) || !shared_.stack_sampler.ask()) {
+    return answer(report);
+  }
+  stack_.clear();
+  reports_.push_back(std::move(report));
+}
+
+void EngineIo::on_stack() {
+  const auto piece = shared_.stack_sampler.read();
+  stack_ += piece.text;
+  if (piece.complete) answer_reports();
+}
+
+void EngineIo::answer_reports() {
+  for (const auto& report : std::exchange(reports_, {})) answer(report);
+  stack_.clear();
+}
+
+void EngineIo::answer(const PendingReport& pending) {
+  const auto running = shared_.inbox.running_for();
+  Json content{{"status", "ok"},
+               {"pid", ::getpid()},
+               {"state", running ? "busy" : "idle"},
+               {"seconds", running ? seconds(*running) : 0.0},
+               {"stack", stack_},
+               {"collective", nullptr},
+               {"collectives", 0},
+               {"aborting", 0},
+               {"gpu", nullptr}};
+  if (const auto torch = shared_.group_guard.report()) {
+    content["collective"] = collective_json(*torch);
+    content["collectives"] = torch->collectives;
+    content["aborting"] = torch->aborting;
+  }
+  if (const auto figures = gpu_meter_.read(pending.gpu)) {
+    content["gpu"] = Json{{"memory_used", figures->memory_used},
+                          {"memory_total", figures->memory_total},
+                          {"utilisation", figures->utilisation}};
+  }
+  reply(pending.request, "ddipp_report_reply", content, Json::object());
+}
+
+}  // namespace ddipp::engine

@@ -1,0 +1,101 @@
+// What the engine holds of the current process group, so that a rank that waits in a collective can
+// be freed from outside Python, and can say what it waits for.
+//
+// Gloo has no abort of its own: with its sockets shut down the collective fails at once. NCCL has
+// one, which the torch plug-in reaches; where the plug-in can't be used, a thread of Python's waits
+// for cut_event().
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <vector>
+
+#include "engine/ddp/report.h"
+#include "protocol/net/unique_fd.hpp"
+
+namespace ddipp::engine {
+
+// Any thread.
+class GroupGuard {
+ public:
+  // C functions of the torch plug-in. Both return at once.
+  using Abort = int (*)(int generation);
+  using Report = void (*)(DdippTorchReport*);
+
+  GroupGuard() : cut_event_(net::make_eventfd()) {}
+
+  // A generation begins: no socket is known yet.
+  void begin(int generation) {
+    const std::lock_guard lock(mutex_);
+    generation_ = generation;
+    connections_.clear();
+  }
+
+  // Connections of the groups of this generation.
+  void add_sockets(const std::vector<int>& fds) {
+    const std::lock_guard lock(mutex_);
+    for (const int fd : fds) connections_.push_back({fd, inode(fd)});
+  }
+
+  void set_plugin(Abort abort_function, Report report_function) {
+    const std::lock_guard lock(mutex_);
+    abort_ = abort_function;
+    report_ = report_function;
+  }
+
+  // Aborts the groups and shuts their connections down; returns how many connections. A request for
+  // another generation is late and does nothing.
+  std::size_t cut(int generation) {
+    const std::lock_guard lock(mutex_);
+    if (generation != generation_) return 0;
+    if (abort_ != nullptr) abort_(generation);
+    net::raise_event(cut_event_.get());
+    std::size_t count = 0;
+    for (const auto& connection : connections_) {
+      // Gloo closes the descriptor of a failed connection, and it may belong to another file now.
+      if (inode(connection.fd) != connection.inode || is_listening(connection.fd)) continue;
+      if (::shutdown(connection.fd, SHUT_RDWR) == 0) ++count;
+    }
+    return count;
+  }
+
+  // Readable after each cut of the current generation.
+  int cut_event() const { return cut_event_.get(); }
+
+  std::optional<DdippTorchReport> report() const {
+    const std::lock_guard lock(mutex_);
+    if (report_ == nullptr) return std::nullopt;
+    DdippTorchReport filled;
+    report_(&filled);
+    return filled;
+  }
+
+ private:
+  struct Connection {
+    int fd;
+    ino_t inode;
+  };
+
+  static ino_t inode(int fd) {
+    struct stat status {};
+    return ::fstat(fd, &status) == 0 ? status.st_ino : 0;
+  }
+
+  // Gloo ends the process when its listening socket fails.
+  static bool is_listening(int fd) {
+    int listening = 0;
+    socklen_t size = sizeof listening;
+    return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening != 0;
+  }
+
+  mutable std::mutex mutex_;
+  net::UniqueFd cut_event_;
+  Abort abort_ = nullptr;
+  Report report_ = nullptr;
+  int generation_ = -1;
+  std::vector<Connection> connections_;
+};
+
+}  // namespace ddipp::engine

@@ -1,0 +1,188 @@
+"""The engines of a group, by rank: calling functions on them, and what they are doing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal as signals
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .report import RankReport
+
+
+class Ranks:
+    """Engines by rank.
+
+    Parameters
+    ----------
+    client : ipyparallel.Client
+        Connected to them.
+    engine_ids : sequence of int
+        The engine of each rank.
+    gpus : sequence of str, optional
+        The GPU of each rank, its UUID; for reports.
+    """
+
+    def __init__(
+        self, client: Any, engine_ids: Sequence[int], gpus: Sequence[str] | None = None
+    ) -> None:
+        self.client = client
+        self.engine_ids = list(engine_ids)
+        self._gpus = list(gpus) if gpus is not None else None
+        self._uuids = [client._engines[engine] for engine in self.engine_ids]
+
+    def __len__(self) -> int:
+        return len(self.engine_ids)
+
+    # --- life --------------------------------------------------------------------------------
+
+    def gone(self) -> list[int]:
+        """Return the ranks that have no engine now."""
+        known = dict(self.client._engines)
+        return [rank for rank, engine in enumerate(self.engine_ids) if engine not in known]
+
+    def replaced(self) -> list[int]:
+        """Return the ranks whose engine is another process than the one that was accepted."""
+        known = dict(self.client._engines)
+        return [
+            rank
+            for rank, engine in enumerate(self.engine_ids)
+            if known.get(engine, self._uuids[rank]) != self._uuids[rank]
+        ]
+
+    def accept(self, ranks: Sequence[int]) -> None:
+        """Take the present processes of these ranks for theirs."""
+        for rank in ranks:
+            self._uuids[rank] = self.client._engines[self.engine_ids[rank]]
+
+    def living(self, ranks: Sequence[int]) -> list[int]:
+        """Return those of `ranks` that have an engine now."""
+        gone = set(self.gone())
+        return [rank for rank in ranks if rank not in gone]
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def take(self, result: Any, timeout_s: float | None = None) -> Any:
+        """Wait for a result and let the client forget it: it would keep every pulled model."""
+        try:
+            return result.get(timeout_s)
+        finally:
+            if result.ready():
+                self.client.purge_local_results(result)
+
+    def start(self, rank: int, function: Any, *args: Any) -> Any:
+        """Call a function on one rank and return at once."""
+        return self.client[self.engine_ids[rank]].apply_async(function, *args)
+
+    def apply(self, function: Any, *args: Any) -> list[Any]:
+        """Call a function on all ranks and return what each returned."""
+        return list(self.take(self.client[self.engine_ids].apply_async(function, *args)))
+
+    def apply_on(self, rank: int, function: Any, *args: Any) -> Any:
+        """Call a function on one rank."""
+        return self.take(self.start(rank, function, *args))
+
+    def apply_each(
+        self,
+        function: Any,
+        arguments: Sequence[tuple[Any, ...]],
+        timeout_s: float | None = None,
+        free_others: Callable[[], None] | None = None,
+    ) -> list[Any]:
+        """Call a function on all ranks at the same time, each with its own arguments.
+
+        Parameters
+        ----------
+        function : callable
+            What to call.
+        arguments : sequence of tuple
+            By rank.
+        timeout_s : float, optional
+            Seconds for all of them.
+        free_others : callable, optional
+            Called again and again once a rank has failed, the time is over or the user has
+            interrupted, until the others have ended too: what makes them stop waiting for it.
+        """
+        results = [self.start(rank, function, *args) for rank, args in enumerate(arguments)]
+        error: BaseException | None = None
+        begin = time.monotonic()
+        freed_at = None
+        while not all(result.ready() for result in results):
+            try:
+                concurrent.futures.wait(
+                    results, 0.05, return_when=concurrent.futures.FIRST_EXCEPTION
+                )
+            except KeyboardInterrupt as interrupt:
+                error = interrupt
+            now = time.monotonic()
+            failed = error is not None or any(
+                result.ready() and not result.successful() for result in results
+            )
+            late = timeout_s is not None and now - begin > timeout_s
+            if not failed and not late:
+                continue
+            if free_others is None or (freed_at is not None and now - freed_at > 5):
+                break
+            freed_at = freed_at or now
+            free_others()
+        return self._gather(results, error, timeout_s)
+
+    def _gather(
+        self, results: list[Any], error: BaseException | None, timeout_s: float | None
+    ) -> list[Any]:
+        done = [result for result in results if result.ready()]
+        errors = [result.exception() for result in done if not result.successful()]
+        # The death of a rank is the cause of what its peers say.
+        errors.sort(key=lambda one: getattr(one, "ename", "") != "EngineError")
+        values = [result.get() for result in done if result.successful()]
+        self.client.purge_local_results(done)
+        if error is not None:
+            raise error
+        if errors:
+            raise errors[0]
+        if len(values) < len(results):
+            raise TimeoutError(f"no answer within {timeout_s:.0f} s")
+        return values
+
+    # --- beside Python -----------------------------------------------------------------------
+
+    def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
+        """Send a signal to ranks, without waiting."""
+        targets = [self.engine_ids[rank] for rank in self.living(ranks)]
+        if targets:
+            self.client.send_signal(int(sig), targets=targets, block=False)
+
+    def cut(self, generation: int, ranks: Sequence[int]) -> None:
+        """End the collectives that ranks wait in, without waiting."""
+        for rank in self.living(ranks):
+            self._ask(rank, "ddipp_cut_request", {"generation": generation})
+
+    def _ask(self, rank: int, msg_type: str, content: dict[str, Any]) -> Any:
+        return self.client._send_control_request(
+            targets=[self.engine_ids[rank]], msg_type=msg_type, content=content, block=False
+        )
+
+    def reports(self, *, stack: bool = True, timeout_s: float = 2.0) -> list[RankReport]:
+        """Return what each rank is doing.
+
+        Parameters
+        ----------
+        stack : bool
+            Whether to take the Python stack.
+        timeout_s : float
+            After that a rank counts as one that does not answer.
+        """
+        asked = {}
+        for rank in self.living(range(len(self))):
+            gpu = self._gpus[rank] if self._gpus is not None else ""
+            asked[rank] = self._ask(rank, "ddipp_report_request", {"stack": stack, "gpu": gpu})
+        deadline = time.monotonic() + timeout_s
+        reports = [RankReport(rank, "dead") for rank in range(len(self))]
+        for rank, answer in asked.items():
+            try:
+                (message,) = answer.result(max(0.0, deadline - time.monotonic()))
+                reports[rank] = RankReport.read(rank, message["content"])
+            except (concurrent.futures.TimeoutError, TimeoutError, KeyError):
+                reports[rank] = RankReport(rank, "no answer")
+        return reports
