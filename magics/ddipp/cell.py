@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import queue
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .display import OutputView
+from .display import OutputView, ranks_text, say
 from .errors import CellFailed, CellInterrupted
 from .report import RankReport, table
 
@@ -66,7 +65,8 @@ class CellRun:
         self._cut_at: float | None = None
         client = group.client
         self._results: list[AsyncResult] = [
-            client[engine].execute(code, silent=False, block=False) for engine in group.ranks.engine_ids
+            client[engine].execute(code, silent=False, block=False)
+            for engine in group.ranks.engine_ids
         ]
         for rank, result in enumerate(self._results):
             self._listen(rank, result)
@@ -135,7 +135,7 @@ class CellRun:
         if stuck:
             self._group.abandon(stuck)
             raise CellInterrupted(
-                f"{_ranks_text(stuck)} did not react to {self._interrupts} interrupts; start again "
+                f"{ranks_text(stuck)} did not react to {self._interrupts} interrupts; start again "
                 "with %makedip -r",
                 errors,
                 [],
@@ -247,10 +247,9 @@ class HangWatch:
             self._seen, self._since, self._shown = seen, now, False
         elif not self._shown and now - self._since >= self._after_s and self._waits(reports):
             self._shown = True
-            print(
-                f"ddipp: no rank has made progress for {now - self._since:.0f} s; Ctrl-C ends the "
-                f"cell and keeps all variables\n{table(self._group.ranks.reports())}",
-                file=sys.stderr,
+            say(
+                f"no rank has made progress for {now - self._since:.0f} s; Ctrl-C ends the cell "
+                f"and keeps all variables\n{table(self._group.ranks.reports())}"
             )
 
     @staticmethod
@@ -281,11 +280,6 @@ def _traceback_lines(error: Exception) -> list[str]:
     return text.splitlines() if text else [f"{_name(error)}: {_value(error)}"]
 
 
-def _ranks_text(ranks: list[int]) -> str:
-    word = "rank" if len(ranks) == 1 else "ranks"
-    return f"{word} {', '.join(map(str, sorted(ranks)))}"
-
-
 def summarize(
     errors: dict[int, Exception], reports: Sequence[RankReport], interrupted: bool
 ) -> str:
@@ -301,7 +295,9 @@ def summarize(
         Whether the user asked for it.
     """
     if interrupted:
-        return f"interrupted; {_ranks_text(list(errors))} of {len(reports)} stopped, all variables kept"
+        return (
+            f"interrupted; {ranks_text(list(errors))} of {len(reports)} stopped, all variables kept"
+        )
     first, *others = errors
     name = _name(errors[first])
     if name == "EngineError":
@@ -318,13 +314,13 @@ def summarize(
     stopped = [rank for rank in others if _is_secondary(errors[rank])]
     different = [rank for rank in others if rank not in same and rank not in stopped]
     if same:
-        parts.append(f"{_ranks_text(same)} too")
+        parts.append(f"{ranks_text(same)} too")
     calls: dict[str, list[int]] = {}
     for rank in stopped:
         in_python = _name(errors[rank]) in INTERRUPTS
         calls.setdefault("" if in_python else reports[rank].call, []).append(rank)
     for call, ranks in calls.items():
         doing = f"aborted in {call}" if call else "stopped"
-        parts.append(f"{_ranks_text(ranks)} {doing} because rank {first} {because}")
+        parts.append(f"{ranks_text(ranks)} {doing} because rank {first} {because}")
     parts.extend(f"rank {rank} raised {_name(errors[rank])}" for rank in different)
     return "; ".join(parts)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import atexit
 import signal as signals
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from . import rank as rank_side
-from . import share
 from .cell import CellRun
 from .devices import choose_gpus, gpu_uuids
-from .display import OutputView
+from .display import OutputView, ranks_text, say
 from .errors import DdippError, RanksLost
+from .formation import changes, form_generation
+from .launchers import engine_environment, wait_for_engines
 from .ranks import Ranks
 from .report import RankReport
+from .syncing import MissingVariable, copy_variables
 
 #: Pushes of at least this many bytes go to one rank, and from there to the others.
 SHARE_FROM_BYTES = 1_000_000
@@ -28,8 +29,8 @@ FORM_ATTEMPTS = 3
 class Group:
     """Ranks that run cells together, each a ``dipengine`` that hosts the user's Python.
 
-    :meth:`start` starts ranks on this machine, :meth:`attach` takes engines that run already, on any
-    hosts. A group is also a context manager that shuts itself down.
+    :meth:`start` starts ranks on this machine, :meth:`attach` takes engines that run already, on
+    any hosts. A group is also a context manager that shuts itself down.
 
     Attributes
     ----------
@@ -125,11 +126,11 @@ class Group:
             cluster.start_controller_sync()
             cluster.start_engines_sync(
                 n=ranks,
-                environment=_engine_environment(chosen),
+                environment=engine_environment(chosen),
                 engine_args=["--restart=on-failure"],
             )
             client = cluster.connect_client_sync()
-            _wait_for_engines(cluster, client, ranks, timeout_s)
+            wait_for_engines(cluster, client, ranks, timeout_s)
             group = cls(client, sorted(client.ids), gpus=chosen, app=app, cluster=cluster)
             group.timeout_s = timeout_s
             group.form()
@@ -157,8 +158,8 @@ class Group:
         engine_ids : sequence of int, optional
             In rank order; all engines when not given.
         backend : {"gloo", "nccl"}
-            ``"nccl"`` needs engines that were started with the ``CUDA_VISIBLE_DEVICES`` of the ranks
-            of their host, in rank order.
+            ``"nccl"`` needs engines that were started with the ``CUDA_VISIBLE_DEVICES`` of the
+            ranks of their host, in rank order.
         app : str
             Name of an app, see :mod:`ddipp.apps`.
         timeout_s : float
@@ -220,79 +221,17 @@ class Group:
                 time.sleep(0.05)  # the notice of the end follows the error
 
     def _form_once(self) -> None:
-        facts = self.ranks.apply(rank_side.probe)
-        self.ranks.apply_each(rank_side.set_environment, self._environments(facts))
-        self._import_torch()
-        held = self.ranks.apply(rank_side.leave_group)
         self._generation += 1
-        hosts = {fact["host"] for fact in facts}
-        host = "127.0.0.1" if len(hosts) == 1 else facts[0]["address"]
-        port = self.ranks.apply_on(0, rank_side.open_store, host, self.world_size, self.timeout_s)
-        # Each group once, in an order that is the same on all ranks.
-        others = list({name: (name, *rest) for rank in held for name, *rest in rank}.values())
-        place = (self.world_size, host, port, self._generation, self.backend, self.timeout_s)
-        formed = self.ranks.apply_each(
-            rank_side.form_group,
-            [(rank, *place, others) for rank in range(self.world_size)],
-            self.timeout_s + 10,
-            lambda: self.ranks.cut(self._generation, range(self.world_size)),
-        )
+        formed = form_generation(self.ranks, self._generation, self.backend, self.timeout_s)
         self._formed = True
         starting = range(self.world_size) if self._generation == 1 else sorted(self._lost)
         for result in [self.ranks.start(rank, _start_app, self.app) for rank in starting]:
             self.ranks.take(result)
-        self._say_what_changed(formed)
-
-    def _say_what_changed(self, formed: list[dict[str, Any]]) -> None:
-        problems = {fact["problem"] for fact in formed} - {""}
-        lost = sorted({name for fact in formed for name in fact["lost"]})
-        if problems and (self.backend == "nccl" or lost):
-            say(problems.pop())
-        if lost:
-            say("groups made with new_group have ended; make them again")
-        names = {name for fact in formed for name in fact["models"]}
-        kept = [fact["models"] for rank, fact in enumerate(formed) if rank not in self._lost]
-        for name in sorted(names):
-            if len({models[name] for models in kept if name in models}) > 1:
-                say(
-                    f"the parameters of {name} differ between ranks: some stopped before a step of "
-                    f"the optimizer and some after it. Make them equal with: %dipsync {name} "
-                    "and the optimizer"
-                )
-
-    def _environments(self, facts: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-        """Return what torchrun would set on each rank, and a fair share of threads."""
-        hosts = [fact["host"] for fact in facts]
-        environments: list[tuple[Any, ...]] = []
-        for rank, fact in enumerate(facts):
-            here = hosts.count(fact["host"])
-            values = {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(self.world_size),
-                "LOCAL_RANK": str(hosts[:rank].count(fact["host"])),
-                "LOCAL_WORLD_SIZE": str(here),
-            }
-            defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here))}
-            if len(set(hosts)) == 1 and self.gpus is None:
-                values["GLOO_SOCKET_IFNAME"] = "lo"
-            elif len(set(hosts)) > 1 and fact["interface"]:
-                defaults["GLOO_SOCKET_IFNAME"] = fact["interface"]
-                defaults["NCCL_SOCKET_IFNAME"] = fact["interface"]
-            environments.append((values, defaults))
-        return environments
-
-    def _import_torch(self) -> None:
-        import ipyparallel.error
-
-        try:
-            self.ranks.apply(rank_side.import_torch)
-        except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
-            if "ModuleNotFoundError" not in str(error):
-                raise
-            raise DdippError(
-                "torch is not installed in this environment; install it with: "
-                f"{sys.executable} -m pip install torch"
-            ) from None
+        if self._generation == 1:
+            for rank in range(self.world_size):  # while the user writes the first cell
+                self.ranks.start(rank, rank_side.warm_up)
+        for line in changes(formed, self.backend, self._lost):
+            say(line)
 
     # --- ranks that die ----------------------------------------------------------------------
 
@@ -391,7 +330,7 @@ class Group:
             return  # the next use says what to do
         before = set(self._lost)
         if gone := self.ranks.gone() or self.ranks.replaced():
-            say(f"{_ranks_text(gone)} died; starting again")
+            say(f"{ranks_text(gone)} died; starting again")
         for rank in self.ranks.living(range(self.world_size)):
             self.ranks.start(rank, rank_side.leave_group)
         try:
@@ -482,54 +421,16 @@ class Group:
             raise DdippError("there is no other rank to copy to")
         if not self._formed:
             self.form()
-        done = self._share(list(names) if names is not None else None, source, targets)
+        asked = list(names) if names is not None else None
+        try:
+            done = copy_variables(
+                self.ranks, asked, source, targets, classes_too=names is None and bool(self._lost)
+            )
+        except MissingVariable as error:
+            raise DdippError(f"{error}{self._excuse(source)}") from None
         if names is None:
             self._lost -= set(targets)
         return {"source": source, "targets": targets, **done}
-
-    def _share(
-        self, names: list[str] | None, source: int, targets: Sequence[int]
-    ) -> dict[str, Any]:
-        hosts = [fact["host"] for fact in self.ranks.apply(rank_side.probe)]
-        near = all(hosts[rank] == hosts[source] for rank in targets)
-        # A class that all ranks know from running its cell stays one class; otherwise it goes along.
-        for by_value in (names is None and bool(self._lost), True):
-            ready = self._prepare(names, source, by_value, near)
-            sizes = ready["sizes"]
-            if near:
-                calls = [
-                    self.ranks.start(rank, share.take_mapped, ready["pid"], ready["file"], sizes)
-                    for rank in targets
-                ]
-                problems = [self.ranks.take(call) for call in calls]
-            else:
-                problems = self.ranks.apply_each(
-                    share.take_broadcast,
-                    [(source, sizes, rank in targets) for rank in range(self.world_size)],
-                )
-            self.ranks.apply_on(source, share.release)
-            problem = next(filter(None, problems), "")
-            if not problem:
-                break
-        else:
-            raise DdippError(f"can't be rebuilt on another rank: {problem}")
-        return {"names": ready["names"], "skipped": ready["skipped"]}
-
-    def _prepare(
-        self, names: list[str] | None, source: int, by_value: bool, near: bool
-    ) -> dict[str, Any]:
-        import ipyparallel.error
-
-        try:
-            return dict(self.ranks.apply_on(source, share.prepare, names, by_value, near))
-        except ipyparallel.error.RemoteError as error:
-            if error.ename == "NameError":
-                raise DdippError(
-                    f"rank {source} has no variable {error.evalue}{self._excuse(source)}"
-                ) from None
-            if error.ename == "TypeError":
-                raise DdippError(f"{', '.join(names or [])} {error.evalue}") from None
-            raise
 
     def _check_rank(self, rank: int) -> None:
         if not 0 <= rank < self.world_size:
@@ -573,40 +474,13 @@ class Group:
         self.ranks.cut(self._generation, ranks)
 
 
-def say(text: str) -> None:
-    """Show a line of ours in the notebook."""
-    print(f"ddipp: {text}", file=sys.stderr)
-
-
-def _ranks_text(ranks: Sequence[int]) -> str:
-    word = "rank" if len(ranks) == 1 else "ranks"
-    return f"{word} {', '.join(map(str, ranks))}"
-
-
 def _lost_text(ranks: Sequence[int]) -> str:
     one = len(ranks) == 1
     return (
-        f"{_ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
+        f"{ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
         f"{'its' if one else 'their'} variables; the group works. %dipsync copies the variables of "
         "another rank to it"
     )
-
-
-def _engine_environment(gpus: list[int] | None) -> dict[str, str]:
-    """Return what has to be set before torch loads.
-
-    Every rank sees the GPUs of the group in rank order, so that ``LOCAL_RANK`` is the index of its
-    device for every library. They are named by UUID: CUDA and the driver may count them differently.
-    A failed collective aborts its communicators and keeps the process.
-    """
-    import os
-
-    if gpus is None:
-        return {"CUDA_VISIBLE_DEVICES": ""}
-    uuids = gpu_uuids()
-    wanted = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
-    unset = {name: value for name, value in wanted.items() if name not in os.environ}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids[gpu] for gpu in gpus), **unset}
 
 
 def _start_app(name: str) -> None:
@@ -615,17 +489,3 @@ def _start_app(name: str) -> None:
     from ddipp.apps import load_app
 
     load_app(name).start(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-
-
-def _wait_for_engines(cluster: Any, client: Any, ranks: int, timeout_s: float) -> None:
-    """Wait until all engines are registered; an engine that ends early ends the wait."""
-    deadline = time.monotonic() + timeout_s
-    engine_set = next(iter(cluster.engines.values()))
-    while len(client.ids) < ranks:
-        ended = engine_set.stop_data.get("engines")
-        if ended or time.monotonic() > deadline:
-            log = engine_set.get_output().strip().splitlines()
-            why = log[-1].strip() if log else "no output"
-            what = "an engine ended at its start" if ended else f"not ready after {timeout_s:.0f} s"
-            raise DdippError(f"{len(client.ids)} of {ranks} ranks started ({what}): {why}")
-        time.sleep(0.02)

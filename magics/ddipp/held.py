@@ -79,8 +79,8 @@ def restore_groups(
     held : list of HeldGroup
         Of this rank.
     others : list of tuple
-        Descriptions of the groups apart from the default one, the same on all ranks: each takes part
-        in making each, a rank that was started again too.
+        Descriptions of the groups apart from the default one, the same on all ranks: each takes
+        part in making each, a rank that was started again too.
     count : int
         What `group_count` was.
 
@@ -94,7 +94,7 @@ def restore_groups(
     world = getattr(_c10d(), "_world", None)
     if world is None or plugin is None:
         return [one.name for one in held if not one.is_default]
-    fresh = {"": dist.group.WORLD}
+    fresh: dict[str, Any] = {"": dist.group.WORLD}
     for index, (name, ranks, backend) in enumerate(others):
         world.group_count = 1_000_000 + index  # names that no group has, the same on all ranks
         fresh[name] = dist.new_group(ranks, backend=backend)
@@ -138,7 +138,8 @@ def _models() -> list[Any]:
     if module is None:
         return []
     kind = module.DistributedDataParallel
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]
+    # Not isinstance: it is an abstract class, asked for every object there is.
+    return [thing for thing in gc.get_objects() if kind in type(thing).__mro__]
 
 
 def bind_models(default_before: Any) -> None:
@@ -181,7 +182,7 @@ def _renew_reducer(model: Any) -> None:
 
 
 def fingerprints(namespace: dict[str, Any]) -> dict[str, str]:
-    """Return a figure for the parameters of each model that has a name; equal where they are equal."""
+    """Return a text for each model that has a name, equal where the parameters are equal."""
     import torch
 
     module = sys.modules.get("torch.nn.parallel.distributed")
@@ -190,7 +191,7 @@ def fingerprints(namespace: dict[str, Any]) -> dict[str, str]:
     models = {
         name: value
         for name, value in list(namespace.items())
-        if issubclass(type(value), module.DistributedDataParallel) and not name.startswith("_")
+        if isinstance(value, module.DistributedDataParallel) and not name.startswith("_")
     }
     with torch.no_grad():
         return {name: _fingerprint(model) for name, model in models.items()}

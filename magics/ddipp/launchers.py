@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from ipyparallel.cluster import launcher
 from traitlets import Float, default
 
+from .devices import gpu_uuids
 from .errors import DdippError
 
 
@@ -59,3 +63,32 @@ class EngineSetLauncher(launcher.LocalEngineSetLauncher):
     @default("engine_cmd")
     def _default_engine_cmd(self) -> list[str]:
         return [find_program("dipengine"), "--python", sys.executable]
+
+
+def engine_environment(gpus: list[int] | None) -> dict[str, str]:
+    """Return what has to be set before torch loads.
+
+    Every rank sees the GPUs of the group in rank order, so that ``LOCAL_RANK`` is the index of its
+    device for every library. They are named by UUID: CUDA and the driver may count them
+    differently. A failed collective aborts its communicators and keeps the process.
+    """
+    if gpus is None:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    uuids = gpu_uuids()
+    wanted = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids[gpu] for gpu in gpus), **unset}
+
+
+def wait_for_engines(cluster: Any, client: Any, ranks: int, timeout_s: float) -> None:
+    """Wait until all engines are registered; an engine that ends early ends the wait."""
+    deadline = time.monotonic() + timeout_s
+    engine_set = next(iter(cluster.engines.values()))
+    while len(client.ids) < ranks:
+        ended = engine_set.stop_data.get("engines")
+        if ended or time.monotonic() > deadline:
+            log = engine_set.get_output().strip().splitlines()
+            why = log[-1].strip() if log else "no output"
+            what = "an engine ended at its start" if ended else f"not ready after {timeout_s:.0f} s"
+            raise DdippError(f"{len(client.ids)} of {ranks} ranks started ({what}): {why}")
+        time.sleep(0.02)

@@ -267,8 +267,8 @@ class DdippMagics(Magics):
     def dipsync(self, line: str) -> None:
         """``%dipsync [-f rank] [-t ranks] [a b]``: copy variables of one rank to others.
 
-        From the first rank that has not lost its variables, to those that have or else to all others.
-        Without names everything that can be copied. Name a model and its optimizer together.
+        From the first rank that has not lost its variables, to those that have or else to all
+        others. Without names all that can be copied. Name a model and its optimizer together.
         """
         parser = _Parser(prog="%dipsync", add_help=False)
         parser.add_argument("-f", "--from", dest="source", type=int)

@@ -1,7 +1,7 @@
 """The torch plug-in of the engine, as the ranks see it.
 
-``libddipp_torch`` is built against the torch of the environment. Where it can't be used, groups still
-form and fail well on Gloo; what is missing then is said in one line.
+``libddipp_torch`` is built against the torch of the environment. Where it can't be used, groups
+still form and fail well on Gloo; what is missing then is said in one line.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RankReport:
             age=last.get("age", 0.0),
             collectives=content["collectives"],
             aborting=content["aborting"],
-            stack=parse_stack(content["stack"]),
+            stack=parse_stack(content["stack"]) if content["state"] == "busy" else [],
             gpu=content["gpu"],
         )
 

@@ -1,7 +1,8 @@
 """Variables of one rank for the others: what runs on the ranks for ``%dipsync`` and big pushes.
 
-The source pickles them, with the memory of arrays and tensors apart. On one host the others map that
-memory (copy-on-write, so nobody pays for what is only read); between hosts it goes over the group.
+The source pickles them, with the memory of arrays and tensors apart. On one host the others map
+that memory (copy-on-write, so nobody pays for what is only read); between hosts it goes over the
+group.
 
 Objects of classes that a cell has defined are sent by reference to the class, which every rank has
 from running the cell; for a rank that has lost it the class goes along.
@@ -98,8 +99,8 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     Returns
     -------
     dict
-        ``names``, ``skipped`` (name to reason), ``sizes`` of the parts in bytes, ``pid`` and ``file``
-        for :func:`take_mapped`.
+        ``names``, ``skipped`` (name to reason), ``sizes`` of the parts in bytes, ``pid`` and
+        ``file`` for :func:`take_mapped`.
 
     Raises
     ------
@@ -172,9 +173,9 @@ def _write_file(sizes: list[int]) -> None:
     offsets = _offsets(sizes)
     os.ftruncate(_file, max(offsets[-1], 1))
     for part, offset in zip(_parts, offsets):
-        while part.nbytes:
-            written = os.pwrite(_file, part, offset)
-            part, offset = part[written:], offset + written
+        written = 0
+        while written < part.nbytes:
+            written += os.pwrite(_file, part[written:], offset + written)
 
 
 def release() -> None:

@@ -1,0 +1,119 @@
+"""How ranks come to be one process group, seen from the notebook."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from . import rank as rank_side
+from .errors import DdippError
+from .ranks import Ranks
+
+
+def form_generation(
+    ranks: Ranks, generation: int, backend: str, timeout_s: float
+) -> list[dict[str, Any]]:
+    """Let all ranks leave the group that they are in and join a new one.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        All of them, idle.
+    generation : int
+        Of the new group.
+    backend : {"gloo", "nccl"}
+        Of the new group.
+    timeout_s : float
+        For the rendezvous, in seconds.
+
+    Returns
+    -------
+    list of dict
+        What :func:`ddipp.rank.form_group` returned, by rank.
+    """
+    world_size = len(ranks)
+    facts = ranks.apply(rank_side.probe)
+    ranks.apply_each(rank_side.set_environment, _environments(facts, backend))
+    _import_torch(ranks)
+    held = ranks.apply(rank_side.leave_group)
+    one_host = len({fact["host"] for fact in facts}) == 1
+    host = "127.0.0.1" if one_host else facts[0]["address"]
+    port = ranks.apply_on(0, rank_side.open_store, host, world_size, timeout_s)
+    # Each group once, in an order that is the same on all ranks.
+    others = list({name: (name, *rest) for rank in held for name, *rest in rank}.values())
+    place = (world_size, host, port, generation, backend, timeout_s, others)
+    return ranks.apply_each(
+        rank_side.form_group,
+        [(rank, *place) for rank in range(world_size)],
+        timeout_s + 10,
+        lambda: ranks.cut(generation, range(world_size)),
+    )
+
+
+def _environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[Any, ...]]:
+    """Return what torchrun would set on each rank, and a fair share of threads."""
+    hosts = [fact["host"] for fact in facts]
+    environments: list[tuple[Any, ...]] = []
+    for rank, fact in enumerate(facts):
+        here = hosts.count(fact["host"])
+        values = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(len(facts)),
+            "LOCAL_RANK": str(hosts[:rank].count(fact["host"])),
+            "LOCAL_WORLD_SIZE": str(here),
+        }
+        defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here))}
+        if len(set(hosts)) == 1 and backend == "gloo":
+            values["GLOO_SOCKET_IFNAME"] = "lo"
+        elif len(set(hosts)) > 1 and fact["interface"]:
+            defaults["GLOO_SOCKET_IFNAME"] = fact["interface"]
+            defaults["NCCL_SOCKET_IFNAME"] = fact["interface"]
+        environments.append((values, defaults))
+    return environments
+
+
+def _import_torch(ranks: Ranks) -> None:
+    import ipyparallel.error
+
+    try:
+        ranks.apply(rank_side.import_torch)
+    except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
+        if "ModuleNotFoundError" not in str(error):
+            raise
+        raise DdippError(
+            "torch is not installed in this environment; install it with: "
+            f"{sys.executable} -m pip install torch"
+        ) from None
+
+
+def changes(
+    formed: Sequence[dict[str, Any]], backend: str, without_variables: Collection[int]
+) -> list[str]:
+    """Say what is not as it was before a generation was formed.
+
+    Parameters
+    ----------
+    formed : sequence of dict
+        What the ranks returned.
+    backend : str
+        Of the group.
+    without_variables : collection of int
+        Ranks that were started again, whose models can't be compared.
+    """
+    lines = []
+    problems = {fact["problem"] for fact in formed} - {""}
+    lost = {name for fact in formed for name in fact["lost"]}
+    if problems and (backend == "nccl" or lost):
+        lines.append(problems.pop())
+    if lost:
+        lines.append("groups made with new_group have ended; make them again")
+    kept = [fact["models"] for rank, fact in enumerate(formed) if rank not in without_variables]
+    for name in sorted({name for models in kept for name in models}):
+        if len({models[name] for models in kept if name in models}) > 1:
+            lines.append(
+                f"the parameters of {name} differ between ranks: some stopped before a step of "
+                f"the optimizer and some after it. Make them equal with: %dipsync {name} and the "
+                "name of the optimizer"
+            )
+    return lines
