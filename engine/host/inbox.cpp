@@ -1,5 +1,7 @@
 #include "engine/host/inbox.hpp"
 
+#include "engine/host/children.hpp"
+
 #include <algorithm>
 #include <csignal>
 
@@ -80,8 +82,10 @@ std::optional<std::chrono::nanoseconds> Inbox::running_for() const {
 
 bool Inbox::interrupt() {
   const std::lock_guard lock(mutex_);
-  if (running_) ::pthread_kill(python_thread_, SIGINT);
-  return running_;
+  if (!running_) return false;
+  ::pthread_kill(python_thread_, SIGINT);
+  signal_children(SIGINT);
+  return true;
 }
 
 }  // namespace ddipp::engine

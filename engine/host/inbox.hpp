@@ -49,7 +49,8 @@ class Inbox {
   // How long the request that runs has run; nothing when idle.
   std::optional<std::chrono::nanoseconds> running_for() const;
 
-  // Sends SIGINT to the Python thread if it runs a request; false when it is idle. Held together
+  // Sends SIGINT to the Python thread and to the processes that Python has started (workers of a
+  // data loader) if it runs a request; false when it is idle. Held together
   // with set_running() so that a late signal never meets the next request.
   bool interrupt();
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import signal as signals
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,10 +13,10 @@ from . import rank as rank_side
 from .cell import CellRun
 from .devices import choose_gpus, gpu_uuids
 from .display import OutputView, ranks_text, say
-from .errors import DdippError, RanksLost
+from .errors import CellFailed, DdippError, RanksLost
 from .formation import changes, form_generation
-from .launchers import engine_environment, wait_for_engines
-from .ranks import Ranks
+from .launchers import engine_environment, runs, wait_for_engines
+from .ranks import Ranks, is_death
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables
 
@@ -179,6 +179,10 @@ class Group:
             self.ranks.apply(rank_side.leave_group)
             return
         self.client.close()
+        for engine_set in self._cluster.engines.values():
+            # All at once: the cluster stops one after the other.
+            for one in filter(runs, list(engine_set.launchers.values())):
+                one.signal(signals.SIGTERM)
         self._cluster.stop_cluster_sync()
 
     def __enter__(self) -> Group:
@@ -206,19 +210,28 @@ class Group:
 
     def form(self) -> None:
         """Form the process group, or form it again as the next generation."""
+        self._through_deaths(self._form_once)
+
+    def _through_deaths(self, action: Callable[[], None]) -> None:
+        """Do something with all ranks; again when one died, once it is there again."""
         import ipyparallel.error
 
         for attempt in range(1, FORM_ATTEMPTS + 1):
             self._take_back_ranks()
             try:
-                return self._form_once()
+                return action()
             except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
-                died = "EngineError" in (getattr(error, "ename", ""), str(error).split(":")[0])
-                if not (died or self.ranks.gone() or self.ranks.replaced()):
+                if not is_death(error):
                     raise
                 if attempt == FORM_ATTEMPTS:
                     raise DdippError(f"ranks die while the group forms: {error}") from None
-                time.sleep(0.05)  # the notice of the end follows the error
+                self._wait_for_notice()
+
+    def _wait_for_notice(self) -> None:
+        """Wait until the client knows of a death whose error has come before the notice."""
+        deadline = time.monotonic() + 1
+        while not (self.ranks.gone() or self.ranks.replaced()) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def _form_once(self) -> None:
         self._generation += 1
@@ -264,8 +277,8 @@ class Group:
         """Tell whether the supervisors of these ranks still run, as far as it is known."""
         if self._cluster is None:
             return True
-        engine_set = next(iter(self._cluster.engines.values()))
-        return all(str(self.ranks.engine_ids[rank]) in engine_set.launchers for rank in ranks)
+        launchers = next(iter(self._cluster.engines.values())).launchers
+        return all(runs(launchers.get(str(self.ranks.engine_ids[rank]))) for rank in ranks)
 
     def _notice_losses(self) -> None:
         """Form again, and say so, when ranks died since the last cell.
@@ -317,6 +330,10 @@ class Group:
         view = OutputView(see, self.world_size, quiet)
         try:
             CellRun(self, code, view).wait()
+        except CellFailed as failure:
+            self._formed = False
+            self._recover([rank for rank, error in failure.errors.items() if is_death(error)])
+            raise
         except BaseException:
             self._formed = False
             self._recover()
@@ -324,23 +341,26 @@ class Group:
         if self.gpus is not None:
             self.ranks.apply(rank_side.free_memory)
 
-    def _recover(self) -> None:
+    def _recover(self, died: Sequence[int] = ()) -> None:
         """After a failed cell: free what it holds and form the next generation."""
         if self._abandoned:
             return  # the next use says what to do
         before = set(self._lost)
-        if gone := self.ranks.gone() or self.ranks.replaced():
-            say(f"{ranks_text(gone)} died; starting again")
+        if died:
+            self._wait_for_notice()
+            say(f"{ranks_text(died)} died; starting again")
         for rank in self.ranks.living(range(self.world_size)):
             self.ranks.start(rank, rank_side.leave_group)
         try:
-            self._take_back_ranks()
-            self.ranks.apply(rank_side.forget_failure)
-            self.form()
+            self._through_deaths(self._after_failure)
         except DdippError as error:
             say(str(error))
         if new := sorted(self._lost - before):
             say(_lost_text(new))
+
+    def _after_failure(self) -> None:
+        self.ranks.apply(rank_side.forget_failure)
+        self._form_once()
 
     # --- variables ---------------------------------------------------------------------------
 

@@ -65,6 +65,16 @@ class EngineSetLauncher(launcher.LocalEngineSetLauncher):
         return [find_program("dipengine"), "--python", sys.executable]
 
 
+def runs(one: Any) -> bool:
+    """Tell whether the process of a launcher, if there is one, runs."""
+    import psutil
+
+    try:
+        return one is not None and bool(one.process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def engine_environment(gpus: list[int] | None) -> dict[str, str]:
     """Return what has to be set before torch loads.
 

@@ -11,6 +11,12 @@ from typing import Any
 from .report import RankReport
 
 
+def is_death(error: BaseException) -> bool:
+    """Tell whether a call failed because an engine has died."""
+    names = [one[0] for one in getattr(error, "elist", [])]
+    return "EngineError" in (getattr(error, "ename", ""), type(error).__name__, *names)
+
+
 class Ranks:
     """Engines by rank.
 
@@ -134,7 +140,7 @@ class Ranks:
         done = [result for result in results if result.ready()]
         errors = [result.exception() for result in done if not result.successful()]
         # The death of a rank is the cause of what its peers say.
-        errors.sort(key=lambda one: getattr(one, "ename", "") != "EngineError")
+        errors.sort(key=lambda one: not is_death(one))
         values = [result.get() for result in done if result.successful()]
         self.client.purge_local_results(done)
         if error is not None:
