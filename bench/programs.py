@@ -105,6 +105,8 @@ class Row:
     ceiling : float, optional
         Target: the part of the ceiling that is reached ("higher"), or the multiple of it that is
         not exceeded ("lower").
+    beyond : float, optional
+        Target: how much more than the ceiling is not exceeded.
     limit : float, optional
         Target: a value that is not exceeded.
     repeats : int, optional
@@ -118,6 +120,7 @@ class Row:
     sides: tuple[str, ...] = ("ours", "stock")
     ratio: float | None = None
     ceiling: float | None = None
+    beyond: float | None = None
     limit: float | None = None
     repeats: int | None = None
 
@@ -145,6 +148,9 @@ class Row:
         if self.ceiling is not None and relay is not None:
             targets.append(f"{'>=' if higher else '<='} {self.ceiling:g}x ceiling")
             met.append((ours >= self.ceiling * relay) if higher else (ours <= self.ceiling * relay))
+        if self.beyond is not None and relay is not None:
+            targets.append(f"<= ceiling + {self.beyond:g} {self.unit}")
+            met.append(ours <= relay + self.beyond)
         if self.limit is not None:
             targets.append(f"<= {self.limit:g} {self.unit}")
             met.append(ours <= self.limit)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import ddp
 from programs import Row, pss_mib, running
 
 import controller
@@ -108,6 +109,7 @@ ROWS = [
     Row("client.lbview.map5000", "1/s", "higher", balanced_map, ratio=2),
     Row("client.direct.async5000", "1/s", "higher", direct_async, ratio=2),
     *engine.ROWS,
+    *ddp.ROWS,
 ]
 
 

@@ -289,6 +289,15 @@ def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backe
         plugin.abort_without_plugin()
 
 
+def renew_models() -> None:
+    """Let all models begin anew as if just wrapped; all ranks at the same moment.
+
+    A model that was copied has not agreed with its peers on the order of gradients; its source has,
+    and would not do it again.
+    """
+    held.bind_models(None)
+
+
 # --- leaving -------------------------------------------------------------------------------------
 
 

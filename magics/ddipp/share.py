@@ -14,6 +14,7 @@ import io
 import mmap
 import os
 import pickle
+import types
 from typing import Any
 
 _ALIGNMENT = 64
@@ -23,9 +24,15 @@ _parts: list[memoryview] = []  # on the source, until release()
 _file = -1
 
 
-def _pickler(file: io.BytesIO, buffers: list[pickle.PickleBuffer], by_value: bool) -> Any:
-    """Return a pickler that keeps the memory of tensors apart, as pickle does with arrays."""
+def _pickler(
+    file: io.BytesIO, buffers: list[pickle.PickleBuffer], models: list[Any], by_value: bool
+) -> Any:
+    """Return a pickler that keeps the memory of tensors apart, as pickle does with arrays.
+
+    It adds DistributedDataParallel models to `models`.
+    """
     import torch
+    from torch.nn.parallel import DistributedDataParallel
 
     base: Any = pickle.Pickler
     if by_value:
@@ -37,10 +44,33 @@ def _pickler(file: io.BytesIO, buffers: list[pickle.PickleBuffer], by_value: boo
         def reducer_override(self, thing: Any) -> Any:
             if type(thing) is torch.Tensor and _is_plain(thing):
                 return _reduce_tensor(thing)
+            if isinstance(thing, DistributedDataParallel):
+                models.append(thing)
             above = getattr(super(), "reducer_override", None)
-            return above(thing) if above is not None else NotImplemented
+            reduced = above(thing) if above is not None else NotImplemented
+            if isinstance(thing, types.FunctionType) and isinstance(reduced, tuple):
+                return _in_namespace(reduced)
+            return reduced
 
     return Pickler(file, protocol=5, buffer_callback=buffers.append)
+
+
+class _Namespace:
+    """Stands for the namespace of the cells, on whatever rank it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        from .rank import user_namespace
+
+        return user_namespace, ()
+
+
+def _in_namespace(reduced: Any) -> Any:
+    """Let a function that goes by value see the target's variables, as cells there do.
+
+    cloudpickle would give it copies of those that it names.
+    """
+    make, (code, _, *arguments), (attributes, slots), *rest = reduced
+    return make, (code, _Namespace(), *arguments), (attributes, {**slots, "__globals__": {}}), *rest
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -100,7 +130,7 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     -------
     dict
         ``names``, ``skipped`` (name to reason), ``sizes`` of the parts in bytes, ``pid`` and
-        ``file`` for :func:`take_mapped`.
+        ``file`` for :func:`take_mapped`, ``models``: whether models are among it.
 
     Raises
     ------
@@ -120,34 +150,35 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     if missing:
         raise NameError(", ".join(missing))
     try:
-        packed, buffers = _pack({name: namespace[name] for name in names}, by_value)
+        packed, buffers, models = _pack({name: namespace[name] for name in names}, by_value)
     except Exception as error:
         raise TypeError(f"can't be sent: {type(error).__name__}: {error}") from None
     _parts[:] = [memoryview(packed), *(buffer.raw() for buffer in buffers)]
     sizes = [part.nbytes for part in _parts]
     if in_memory:
         _write_file(sizes)
-    place = {"pid": os.getpid(), "file": _file}
-    return {"names": names, "skipped": skipped, "sizes": sizes, **place}
+    place = {"pid": os.getpid(), "file": _file, "sizes": sizes}
+    return {"names": names, "skipped": skipped, "models": bool(models), **place}
 
 
-def _pack(values: dict[str, Any], by_value: bool) -> tuple[bytes, list[pickle.PickleBuffer]]:
+def _pack(
+    values: dict[str, Any], by_value: bool
+) -> tuple[bytes, list[pickle.PickleBuffer], list[Any]]:
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
-    _pickler(file, buffers, by_value).dump(values)
-    return file.getvalue(), buffers
+    models: list[Any] = []
+    _pickler(file, buffers, models, by_value).dump(values)
+    return file.getvalue(), buffers, models
 
 
 def _sendable(namespace: dict[str, Any], by_value: bool) -> tuple[list[str], dict[str, str]]:
     """Return the user's variables that can be pickled, and why the others can't."""
-    import types
-
     from IPython import get_ipython
 
     hidden = set(get_ipython().user_ns_hidden) | {"rank", "world_size", "device", "torch", "dist"}
     good, bad = [], {}
     for name, value in list(namespace.items()):
-        if name.startswith("_") or name in hidden or isinstance(value, types.ModuleType):
+        if name.startswith("_") or name in hidden:
             continue
         try:
             _pack({name: value}, by_value)

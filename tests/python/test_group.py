@@ -342,7 +342,7 @@ def test_sync_says_what_can_not_be_sent(group: Notebook):
 def test_a_class_that_only_the_source_knows_goes_along(group: Notebook):
     group.run("%%dip\nif rank == 0:\n    class Mine:\n        a = 7\n    mine = Mine()\n")
     group.run("%dipsync mine")
-    group.run("%%dip\nassert mine.a == 7")
+    group.run("%%dip\nassert mine.a == 7 and mine.see() == (rank, rank)")
 
 
 def test_a_big_push_reaches_every_rank_and_leaves_no_shared_memory(group: Notebook):
