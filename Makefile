@@ -111,13 +111,19 @@ fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15
 	  echo "fuzz_$$name: $$(sed -n 's/stat::number_of_executed_units: //p' build/fuzz/$$name.log) inputs"; \
 	done
 
-# Programs of others that some tests talk to; without them those tests are skipped and say so.
-PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev
+# Programs of others that some tests need; without them those tests are skipped and say so.
+PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2
 
 .PHONY: peers
-peers: build/stamps/packages ## Install what the tests of ssh and MPI talk to
+peers: build/stamps/packages ## Install what the tests of ssh, MPI and two hosts need
 	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
 	@$(BIN)/pip install -q --disable-pip-version-check mpi4py
+
+FAULT_ROUNDS ?= 100
+
+.PHONY: soak
+soak: install ## Faults at random moments of a training, FAULT_ROUNDS=100 of each kind (40 minutes)
+	@DDIPP_FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/python -m pytest -q tests/python/test_random_faults.py
 
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)

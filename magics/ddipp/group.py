@@ -272,6 +272,18 @@ class Group:
         back = self.ranks.replaced()
         self.ranks.accept(back)
         self._lost.update(back)
+        self._free_busy_ranks()
+
+    def _free_busy_ranks(self) -> None:
+        """End what ranks still do that only their network had lost: the cell that has failed."""
+        deadline = time.monotonic() + self.grace_s
+        while busy := [one.rank for one in self.ranks.reports(stack=False) if one.state == "busy"]:
+            if time.monotonic() > deadline:
+                self.abandon(busy)
+                raise DdippError(f"{ranks_text(busy)} does not react; start again with %makedip -r")
+            self.ranks.signal(signals.SIGINT, busy)
+            self.ranks.cut(self._generation, busy)
+            time.sleep(0.2)
 
     def _may_come_back(self, ranks: Sequence[int]) -> bool:
         """Tell whether the supervisors of these ranks still run, as far as it is known."""
@@ -348,7 +360,7 @@ class Group:
         before = set(self._lost)
         if died:
             self._wait_for_notice()
-            say(f"{ranks_text(died)} died; starting again")
+            say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
         for rank in self.ranks.living(range(self.world_size)):
             self.ranks.start(rank, rank_side.leave_group)
         try:
