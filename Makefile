@@ -125,6 +125,14 @@ FAULT_ROUNDS ?= 100
 soak: install ## Faults at random moments of a training, FAULT_ROUNDS=100 of each kind (40 minutes)
 	@DDIPP_FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/python -m pytest -q tests/python/test_random_faults.py
 
+.PHONY: gpu-check
+gpu-check: install ## What can only be checked on NVIDIA GPUs
+	@$(BIN)/python gpu/check.py
+
+.PHONY: gpu-bundle
+gpu-bundle: install ## All that gpu-check needs in one archive, for a GPU machine without a network
+	@$(BIN)/python gpu/make_bundle.py --packages "$(SYSTEM_PACKAGES)" $(BUNDLE_ARGS)
+
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)

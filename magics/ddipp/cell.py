@@ -63,6 +63,7 @@ class CellRun:
         self._interrupts = 0
         self._interrupt_at: float | None = None
         self._cut_at: float | None = None
+        self._next_comparison = 0.0
         client = group.client
         self._results: list[AsyncResult] = [
             client[engine].execute(code, silent=False, block=False)
@@ -178,6 +179,8 @@ class CellRun:
             self._group.ranks.cut(self._group.generation, new)
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
+        if self._failed_order and self._group.backend == "nccl":
+            self._cut_peers_that_wait(pending, now)
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._group.signal(signal.SIGINT, pending)
             self._interrupt_at = now + self._grace_s
@@ -186,6 +189,18 @@ class CellRun:
         if self._cut_at is not None and now >= self._cut_at:
             self._group.cut(pending)
             self._cut_at = now + self._grace_s
+
+    def _cut_peers_that_wait(self, pending: list[int], now: float) -> None:
+        """Abort NCCL on peers that are in a collective which a failed rank has not begun.
+
+        With Gloo the closed connections do that; kernels of NCCL would wait for ever.
+        """
+        if now < self._next_comparison:
+            return
+        self._next_comparison = now + 0.2
+        reports = self._group.ranks.reports(stack=False)
+        begun = min(reports[rank].collectives for rank in self._failed_order)
+        self._group.cut([rank for rank in pending if reports[rank].collectives > begun])
 
     def _on_interrupt(self) -> None:
         """SIGINT to all; ranks that wait in a collective are cut off from it a moment later.

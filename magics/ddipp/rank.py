@@ -252,7 +252,8 @@ def form_group(
     device = torch.device("cpu")
     options: dict[str, Any] = {}
     if backend == "nccl":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        # As accelerate counts; only a test has more ranks than GPUs.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)
         options["device_id"] = device
     _guard_groups_made_later()
