@@ -62,7 +62,7 @@ std::optional<std::chrono::milliseconds> RestartPolicy::next_start(const WorkerE
   if (when_ == RestartWhen::on_failure && (!failed || facts.gave_up || !facts.registered)) {
     return std::nullopt;
   }
-  quick_deaths_ = now - started < kQuick ? quick_deaths_ + 1 : 0;
+  quick_deaths_ = now - started < kQuick && !facts.served ? quick_deaths_ + 1 : 0;
   if (quick_deaths_ >= kQuickDeaths && when_ == RestartWhen::on_failure) return std::nullopt;
   if (quick_deaths_ <= 1) return milliseconds(0);
   return milliseconds(500) * (1 << std::min(quick_deaths_ - 2, 6));

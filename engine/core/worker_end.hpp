@@ -32,6 +32,7 @@ struct WorkerFacts {
   bool asked_to_stop = false;     // by a signal to the supervisor or by a client
   bool asked_to_restart = false;  // by a client; counts whatever the policy is
   bool registered = false;
+  bool served = false;   // it has answered a client
   bool gave_up = false;  // it lost its controller
 };
 
@@ -39,7 +40,8 @@ class RestartPolicy {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  // Deaths in a row, each soon after a start, before on-failure gives up.
+  // Deaths in a row, each soon after a start and before a client was answered, before on-failure
+  // gives up. What dies of its clients' code may start again for ever: they are there to see it.
   static constexpr int kQuickDeaths = 5;
   static constexpr std::chrono::seconds kQuick{10};
 

@@ -20,6 +20,7 @@ void EngineIo::handle(Post& post) {
   send_streams();
   if (!id_) return;
   if (post.channel != ChannelName::iopub) {
+    shared_.state.served = true;
     for (const auto& rest : output_limit_.finish(post.parent_header)) send_stream(rest);
   } else if (OutputHistory::keeps(post.msg_type)) {
     history_.add(post.parent_header, post.msg_type, post.content);

@@ -1,9 +1,9 @@
 #include "engine/host/inbox.hpp"
 
-#include "engine/host/children.hpp"
-
 #include <algorithm>
 #include <csignal>
+
+#include "engine/host/children.hpp"
 
 namespace ddipp::engine {
 

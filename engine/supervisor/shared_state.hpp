@@ -37,6 +37,7 @@ class LastWords {
 struct SharedState {
   std::atomic<int> engine_id{-1};
   std::atomic<bool> registered{false};
+  std::atomic<bool> served{false};
   std::atomic<bool> stopping{false};
   std::atomic<bool> gave_up{false};
   std::atomic<bool> restart_asked{false};

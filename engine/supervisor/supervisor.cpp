@@ -106,6 +106,7 @@ WorkerFacts Supervisor::facts() const {
   return {.asked_to_stop = stop_asked_ || (shared_->stopping && !shared_->gave_up),
           .asked_to_restart = shared_->restart_asked && !stop_asked_,
           .registered = shared_->registered,
+          .served = shared_->served,
           .gave_up = shared_->gave_up};
 }
 

@@ -214,7 +214,7 @@ class CellRun:
             self._group.cut(pending)
         now = time.monotonic()
         self._interrupt_at = now + 1
-        self._cut_at = now + 0.3
+        self._cut_at = now + 0.15
 
     # --- errors ------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def _c10d() -> Any:
 def remember_groups(plugin: Plugin | None) -> list[HeldGroup]:
     """Return all groups of this rank, the default group first; to be called before they end."""
     world = getattr(_c10d(), "_world", None)
-    if plugin is None or world is None:
+    if world is None:
         return []
     held = [
         HeldGroup(
@@ -52,7 +52,7 @@ def remember_groups(plugin: Plugin | None) -> list[HeldGroup]:
             world.pg_names[group],
             sorted(world.pg_group_ranks[group]),
             str(backend),
-            plugin.add(world.pg_names[group]),
+            -1 if plugin is None else plugin.add(world.pg_names[group]),
             group is world.default_pg,
         )
         for group, (backend, _) in world.pg_map.items()

@@ -340,7 +340,10 @@ def test_sync_says_what_can_not_be_sent(group: Notebook):
 
 
 def test_a_class_that_only_the_source_knows_goes_along(group: Notebook):
-    group.run("%%dip\nif rank == 0:\n    class Mine:\n        a = 7\n    mine = Mine()\n")
+    group.run(
+        "%%dip\nown = rank\nif rank == 0:\n    class Mine:\n        a = 7\n"
+        "        def see(self): return own, rank\n    mine = Mine()\n"
+    )
     group.run("%dipsync mine")
     group.run("%%dip\nassert mine.a == 7 and mine.see() == (rank, rank)")
 
@@ -469,3 +472,27 @@ def test_a_group_takes_engines_that_run_already_in_any_order(cluster, capsys):
     assert client.ids == [0, 1, 2]
     with Group.attach(client) as group:  # other members and order, the same engines
         group.run("assert world_size == 3\ndist.barrier()")
+
+
+def test_without_its_plugin_a_group_recovers_and_says_what_is_lost(group: Notebook, capsys):
+    group.run("%makedip -r")  # ranks that have not loaded it
+    group.run("%%dip\nimport ddipp.plugin, ddipp.held\nddipp.plugin._loaded = None")
+    group.run("%%dip\nversion, torch.__version__ = torch.__version__, '1.2.3'")
+    try:
+        group.run(MODEL)
+        group.run("%%dip\npair = dist.new_group([0, 1])\nstep(0)")
+        capsys.readouterr()
+        group.fail("%%dip\nif rank == 1: 1 / 0\nstep(1)")
+        shown = capsys.readouterr().err
+        group.run(WORKS)
+        group.run("%%dip\nstep(1)")
+        assert "the torch plug-in is for torch" in shown
+        assert "groups made with new_group have ended; make them again" in shown
+    finally:
+        group.run("%makedip -r")
+
+
+def test_a_rank_may_die_again_and_again(group: Notebook):
+    for _ in range(7):
+        group.fail("%%dip\nimport os\nif rank == 1: os._exit(1)\ndist.barrier()")
+    group.run(WORKS)

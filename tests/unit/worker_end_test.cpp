@@ -69,6 +69,10 @@ TEST_CASE("one that dies again and again soon after its start is given up or wai
     CHECK(always.next_start(end, kRegistered, kStart, kStart + 1s));
   }
   CHECK_FALSE(on_failure.next_start(end, kRegistered, kStart, kStart + 1s));
+  const WorkerFacts served{.registered = true, .served = true};
+  for (int death = 0; death < 3 * RestartPolicy::kQuickDeaths; ++death) {
+    CHECK(on_failure.next_start(end, served, kStart, kStart + 1s) == 0ms);
+  }
   CHECK(always.next_start(end, kRegistered, kStart, kStart + 1s) > 1s);
   // A minute of good work makes up for it.
   CHECK(always.next_start(end, kRegistered, kStart, kStart + 1min) == 0ms);
