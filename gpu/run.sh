@@ -30,7 +30,7 @@ echo "Building"
 PATH=$work/venv/bin:$PATH CMAKE_PREFIX_PATH=$here/deps/usr \
   CMAKE_LIBRARY_PATH=$lib CMAKE_INCLUDE_PATH=$here/deps/usr/include \
   CPATH=$here/deps/usr/include:$here/deps/usr/include/x86_64-linux-gnu \
-  LDFLAGS="-Wl,-rpath-link,$lib" \
+  LDFLAGS="-Wl,-rpath-link,$lib -Wl,--disable-new-dtags" \
   pip install -q --no-index --no-build-isolation --no-deps --ignore-installed \
   -C build-dir="$work/build" -C cmake.define.CMAKE_INSTALL_RPATH="$lib" "$here/source"
 exec "$venv" "$here/source/gpu/check.py"

@@ -6,7 +6,17 @@ from __future__ import annotations
 LOCAL_MARK = "#dip_locally"
 
 #: Cells that begin with one of these are for the notebook by their nature.
-OWN_MAGICS = ("%makedip", "%dipush", "%dipull", "%dipsync", "%autodip", "%load_ext", "%reload_ext")
+OWN_MAGICS = (
+    "%makedip",
+    "%dipush",
+    "%dipull",
+    "%dipsync",
+    "%dipper",
+    "%dip ",
+    "%autodip",
+    "%load_ext",
+    "%reload_ext",
+)
 
 
 def directed_lines(lines: list[str], flags: str) -> list[str]:

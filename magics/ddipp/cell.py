@@ -37,7 +37,7 @@ INTERRUPTS = ("KeyboardInterrupt", "CancelledError")
 
 
 class CellRun:
-    """A cell that runs on every rank of a group.
+    """A cell that runs on the ranks of a group.
 
     Parameters
     ----------
@@ -47,12 +47,24 @@ class CellRun:
         The cell.
     view : OutputView
         Shows the output.
+    ranks : sequence of int, optional
+        Where it runs; on all when not given.
+    timeout_s : float, optional
+        The cell is interrupted when it has not ended after so many seconds.
     """
 
     _POLL_S = 0.05
     _GIVE_UP_AFTER = 3  # interrupts
+    _INSIST_S = 2.0  # between the interrupts of a cell that is out of time
 
-    def __init__(self, group: Group, code: str, view: OutputView) -> None:
+    def __init__(
+        self,
+        group: Group,
+        code: str,
+        view: OutputView,
+        ranks: Sequence[int] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
         self._group = group
         self._view = view
         self._grace_s = group.grace_s
@@ -64,12 +76,15 @@ class CellRun:
         self._interrupt_at: float | None = None
         self._cut_at: float | None = None
         self._next_comparison = 0.0
-        client = group.client
-        self._results: list[AsyncResult] = [
-            client[engine].execute(code, silent=False, block=False)
-            for engine in group.ranks.engine_ids
-        ]
-        for rank, result in enumerate(self._results):
+        self._timeout_s = timeout_s
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._results: dict[int, AsyncResult] = {
+            rank: group.client[group.ranks.engine_ids[rank]].execute(
+                code, silent=False, block=False
+            )
+            for rank in (range(group.world_size) if ranks is None else ranks)
+        }
+        for rank, result in self._results.items():
             self._listen(rank, result)
 
     # --- output ------------------------------------------------------------------------------
@@ -122,9 +137,10 @@ class CellRun:
                 self._show_output(self._POLL_S)
                 self._free_peers_of_failed_ranks()
                 self._hang_watch.look()
+                self._mind_the_time()
             except KeyboardInterrupt:
                 self._on_interrupt()
-        done = [result for result in self._results if result.ready()]
+        done = [result for result in self._results.values() if result.ready()]
         for result in done:
             result.wait_for_output(1)
         self._flush_callbacks()
@@ -157,7 +173,7 @@ class CellRun:
         """Return the ranks that failed since the last call."""
         new = [
             rank
-            for rank, result in enumerate(self._results)
+            for rank, result in self._results.items()
             if rank not in self._failed_order and result.ready() and not result.successful()
         ]
         # Ranks that fail because of another come after it.
@@ -166,7 +182,7 @@ class CellRun:
         return new
 
     def _pending(self) -> list[int]:
-        return [rank for rank, result in enumerate(self._results) if not result.ready()]
+        return [rank for rank, result in self._results.items() if not result.ready()]
 
     def _free_peers_of_failed_ranks(self) -> None:
         now = time.monotonic()
@@ -202,6 +218,11 @@ class CellRun:
         begun = min(reports[rank].collectives for rank in self._failed_order)
         self._group.cut([rank for rank in pending if reports[rank].collectives > begun])
 
+    def _mind_the_time(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline and self._pending():
+            self._deadline = time.monotonic() + self._INSIST_S
+            self._on_interrupt()
+
     def _on_interrupt(self) -> None:
         """SIGINT to all; ranks that wait in a collective are cut off from it a moment later.
 
@@ -230,6 +251,8 @@ class CellRun:
     def _raise(self, errors: dict[int, Exception]) -> None:
         reports = self._group.ranks.reports(stack=False)
         summary = summarize(errors, reports, bool(self._interrupts))
+        if self._deadline is not None and self._interrupts:
+            summary = f"not done after {self._timeout_s:g} s: {summary}"
         first = errors[next(iter(errors))]
         kind = CellInterrupted if self._interrupts else CellFailed
         traceback = [] if self._interrupts else _traceback_lines(first)

@@ -319,8 +319,10 @@ class Group:
         *,
         see: Sequence[int] | None = (0,),
         quiet: bool = False,
+        ranks: Sequence[int] | None = None,
+        timeout_s: float | None = None,
     ) -> None:
-        """Run a cell on all ranks and show its output live.
+        """Run a cell on the ranks and show its output live.
 
         Parameters
         ----------
@@ -330,18 +332,24 @@ class Group:
             Ranks whose output is shown; None for all.
         quiet : bool
             Show errors only.
+        ranks : sequence of int, optional
+            Where to run it; on all when not given. The others take no part in collectives.
+        timeout_s : float, optional
+            Interrupt the cell when it has not ended after so many seconds.
 
         Raises
         ------
         CellFailed
             When a rank failed, or CellInterrupted. Variables are kept and the group works again.
         """
+        for rank in [*(see or []), *(ranks or [])]:
+            self._check_rank(rank)
         self._notice_losses()
         if not self._formed:
             self.form()
         view = OutputView(see, self.world_size, quiet)
         try:
-            CellRun(self, code, view).wait()
+            CellRun(self, code, view, ranks, timeout_s).wait()
         except CellFailed as failure:
             self._formed = False
             self._recover([rank for rank, error in failure.errors.items() if is_death(error)])
@@ -489,6 +497,20 @@ class Group:
             Whether to take the Python stack of each rank's main thread.
         """
         return self.ranks.reports(stack=stack)
+
+    def replay(self, see: Sequence[int] | None = (0,)) -> None:
+        """Show again what the last cell has shown, also in a notebook that was not open then.
+
+        Parameters
+        ----------
+        see : sequence of int, optional
+            Of which ranks; None for all.
+        """
+        view = OutputView(see, self.world_size)
+        for rank in range(self.world_size) if see is None else see:
+            self._check_rank(rank)
+            for output in self.ranks.last_output(rank):
+                view.show(rank, {"header": output, "content": output["content"]})
 
     # --- what a running cell needs -----------------------------------------------------------
 

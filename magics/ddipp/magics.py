@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 from .autodip import directed_lines
 from .devices import parse_ids
@@ -29,6 +29,13 @@ class _Parser(argparse.ArgumentParser):
             return self.parse_args(shlex.split(line))
         except ValueError as error:
             raise DdippError(f"{self.prog}: {error}") from None
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return seconds
 
 
 def _yes_or_no(text: str) -> bool:
@@ -56,18 +63,15 @@ def _makedip_parser() -> _Parser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return seconds
-
-
 def _dip_parser() -> _Parser:
     parser = _Parser(prog="%%dip", add_help=False)
     parser.add_argument("where", nargs="?", default="remote")
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
-    parser.add_argument("-S", "--see", default="0", help="ranks whose output is shown, or 'all'")
+    parser.add_argument("-S", "--see", help="ranks whose output is shown, or 'all'")
+    parser.add_argument("--ranks", type=parse_ids, help="ranks that run the cell")
+    parser.add_argument("--timeout", type=_seconds, help="seconds after which it is interrupted")
+    parser.add_argument("-a", "--appcmd", help="code that runs on the ranks before the cell")
+    parser.add_argument("--replay", action="store_true", help="show the last cell's output again")
     return parser
 
 
@@ -181,24 +185,26 @@ class DdippMagics(Magics):
 
     # --- cells -------------------------------------------------------------------------------
 
-    @cell_magic
-    def dip(self, line: str, cell: str) -> None:
-        """Run the cell on the ranks (``remote``), here (``local``), or first here and then there
-        (``everywhere``). ``-q`` shows errors only, ``-S 0,2`` or ``-S all`` whose output to show.
+    @line_cell_magic
+    def dip(self, line: str, cell: str | None = None) -> None:
+        """Run the cell on the ranks (``remote``), here (``local``), or here and then there
+        (``everywhere``).
+
+        ``-q`` shows errors only, ``-S 0,2`` or ``-S all`` whose output to show (rank 0's),
+        ``--ranks 0,2-3`` where to run it, ``--timeout seconds`` how long it may take, ``-a "code"``
+        what to run on the ranks before it. ``%dip --replay`` shows the last output again.
         """
         args = _dip_parser().read(line)
         place = PLACES.get(args.where)
         if place is None:
             raise DdippError(f"%%dip {args.where}: say remote, local or everywhere")
-        see = None if args.see.lower() == "all" else parse_ids(args.see)
         if place != "local":
             group = self._need_group()
-            unknown = [rank for rank in see or [] if rank >= group.world_size]
-            if unknown:
-                raise DdippError(
-                    f"--see: there is no rank {unknown[0]}; the group has ranks "
-                    f"0-{group.world_size - 1}"
-                )
+            see = self._ranks_to_see(args, group)
+        if args.replay:
+            return self._need_group().replay(self._ranks_to_see(args, self._need_group()))
+        if cell is None:
+            raise DdippError("%dip --replay, or %%dip above the code that is to run on the ranks")
         if place in ("local", "everywhere"):
             with self._without_autodip():
                 result = self.shell.run_cell(cell)
@@ -208,7 +214,30 @@ class DdippMagics(Magics):
                     + ("; it was not run on the ranks" if place == "everywhere" else "")
                 )
         if place in ("remote", "everywhere"):
-            group.run(cell, see=see, quiet=args.quiet)
+            options = {"see": see, "quiet": args.quiet, "ranks": args.ranks}
+            if args.appcmd:
+                group.run(args.appcmd, **options)
+            group.run(cell, timeout_s=args.timeout, **options)
+
+    @staticmethod
+    def _ranks_to_see(args: argparse.Namespace, group: Group) -> list[int] | None:
+        if args.see is None:
+            return [args.ranks[0]] if args.ranks else [0]
+        see = None if args.see.lower() == "all" else parse_ids(args.see)
+        unknown = [rank for rank in [*(see or []), *(args.ranks or [])] if rank >= group.world_size]
+        if unknown:
+            raise DdippError(
+                f"there is no rank {unknown[0]}; the group has ranks 0-{group.world_size - 1}"
+            )
+        return see
+
+    @line_magic
+    def dipper(self, line: str) -> None:
+        """``%dipper name``: give the group object, a :class:`ddipp.Group`, that name here."""
+        name = line.strip()
+        if not name.isidentifier():
+            raise DdippError("which name? %dipper name")
+        self.shell.user_ns[name] = self._need_group()
 
     @line_magic
     def autodip(self, line: str) -> None:

@@ -169,6 +169,11 @@ class Ranks:
             targets=[self.engine_ids[rank]], msg_type=msg_type, content=content, block=False
         )
 
+    def last_output(self, rank: int) -> list[dict[str, Any]]:
+        """Return what the last cell with output has shown: ``msg_type`` and ``content`` of each."""
+        (message,) = self._ask(rank, "ddipp_replay_request", {}).result(10)
+        return list(message["content"]["outputs"])
+
     def reports(self, *, stack: bool = True, timeout_s: float = 2.0) -> list[RankReport]:
         """Return what each rank is doing.
 
