@@ -51,6 +51,7 @@ def make_kernel(options: dict[str, Any], engine_id: int, log: logging.Logger) ->
 
     import zmq
     from tornado.ioloop import IOLoop
+    from traitlets.config import Config
 
     from .kernel import EngineKernel, without_debugger
     from .session import EngineSession
@@ -65,6 +66,9 @@ def make_kernel(options: dict[str, Any], engine_id: int, log: logging.Logger) ->
     )
     with without_debugger():
         kernel = EngineKernel.instance(
+            # The input history of a person is no place for what a client sends to its engines, and
+            # engines would wait for each other at that one file.
+            config=Config({"HistoryManager": {"enabled": False}}),
             session=session,
             engine_id=engine_id,
             ident=options["uuid"],

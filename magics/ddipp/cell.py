@@ -79,9 +79,7 @@ class CellRun:
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._results: dict[int, AsyncResult] = {
-            rank: group.client[group.ranks.engine_ids[rank]].execute(
-                code, silent=False, block=False
-            )
+            rank: group.ranks.view(rank).execute(code, silent=False, block=False)
             for rank in (range(group.world_size) if ranks is None else ranks)
         }
         for rank, result in self._results.items():
@@ -270,7 +268,8 @@ class HangWatch:
         self._after_s = group.hang_after_s
         self._period_s = min(5.0, (self._after_s or 0) / 4)
         self._seen: list[tuple[int, bool]] = []
-        self._since = self._next_look = time.monotonic()
+        self._since = time.monotonic()
+        self._next_look = self._since + self._period_s
         self._shown = False
 
     def look(self) -> None:

@@ -18,7 +18,7 @@ from .formation import changes, form_generation
 from .launchers import engine_environment, runs, wait_for_engines
 from .ranks import Ranks, is_death
 from .report import RankReport
-from .syncing import MissingVariable, copy_variables
+from .syncing import MissingVariable, copy_variables, spread
 
 #: Pushes of at least this many bytes go to one rank, and from there to the others.
 SHARE_FROM_BYTES = 1_000_000
@@ -390,6 +390,8 @@ class Group:
 
         self._notice_losses()
         size = sum(memoryview(part).nbytes for part in ipyparallel.serialize_object(variables))
+        if size >= SHARE_FROM_BYTES and self._cluster is not None:
+            return spread(self.ranks, variables)  # they are on this host
         if size < SHARE_FROM_BYTES or self.world_size == 1:
             self.ranks.take(self.client[self.ranks.engine_ids].push(variables, block=False))
             return

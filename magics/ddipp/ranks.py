@@ -36,6 +36,7 @@ class Ranks:
         self.client = client
         self.engine_ids = list(engine_ids)
         self._gpus = list(gpus) if gpus is not None else None
+        self._views = [client[engine] for engine in self.engine_ids]
         self._uuids = [client._engines[engine] for engine in self.engine_ids]
 
     def __len__(self) -> int:
@@ -67,6 +68,10 @@ class Ranks:
         gone = set(self.gone())
         return [rank for rank in ranks if rank not in gone]
 
+    def view(self, rank: int) -> Any:
+        """Return the ipyparallel view of a rank."""
+        return self._views[rank]
+
     # --- calls -------------------------------------------------------------------------------
 
     def take(self, result: Any, timeout_s: float | None = None) -> Any:
@@ -79,7 +84,7 @@ class Ranks:
 
     def start(self, rank: int, function: Any, *args: Any) -> Any:
         """Call a function on one rank and return at once."""
-        return self.client[self.engine_ids[rank]].apply_async(function, *args)
+        return self.view(rank).apply_async(function, *args)
 
     def apply(self, function: Any, *args: Any) -> list[Any]:
         """Call a function on all ranks and return what each returned."""

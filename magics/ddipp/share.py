@@ -1,4 +1,4 @@
-"""Variables of one rank for the others: what runs on the ranks for ``%dipsync`` and big pushes.
+"""Variables of one process for others: ``%dipsync`` from a rank, big pushes from the notebook.
 
 The source pickles them, with the memory of arrays and tensors apart. On one host the others map
 that memory (copy-on-write, so nobody pays for what is only read); between hosts it goes over the
@@ -14,6 +14,7 @@ import io
 import mmap
 import os
 import pickle
+import sys
 import types
 from typing import Any
 
@@ -31,8 +32,8 @@ def _pickler(
 
     It adds DistributedDataParallel models to `models`.
     """
-    import torch
-    from torch.nn.parallel import DistributedDataParallel
+    torch: Any = sys.modules.get("torch")  # the notebook need not have loaded it
+    wrapped = sys.modules.get("torch.nn.parallel.distributed")
 
     base: Any = pickle.Pickler
     if by_value:
@@ -42,9 +43,9 @@ def _pickler(
 
     class Pickler(base):  # type: ignore[misc]
         def reducer_override(self, thing: Any) -> Any:
-            if type(thing) is torch.Tensor and _is_plain(thing):
+            if torch is not None and type(thing) is torch.Tensor and _is_plain(thing):
                 return _reduce_tensor(thing)
-            if isinstance(thing, DistributedDataParallel):
+            if wrapped is not None and isinstance(thing, wrapped.DistributedDataParallel):
                 models.append(thing)
             above = getattr(super(), "reducer_override", None)
             reduced = above(thing) if above is not None else NotImplemented
@@ -142,23 +143,28 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     from .rank import user_namespace
 
     namespace = user_namespace()
-    release()
     skipped: dict[str, str] = {}
     if names is None:
         names, skipped = _sendable(namespace, by_value)
     missing = [name for name in names if name not in namespace]
     if missing:
         raise NameError(", ".join(missing))
+    values = {name: namespace[name] for name in names}
+    return {"names": names, "skipped": skipped, **prepare_values(values, by_value, in_memory)}
+
+
+def prepare_values(values: dict[str, Any], by_value: bool, in_memory: bool) -> dict[str, Any]:
+    """Pickle values that become variables of others; see :func:`prepare`."""
+    release()
     try:
-        packed, buffers, models = _pack({name: namespace[name] for name in names}, by_value)
+        packed, buffers, models = _pack(values, by_value)
     except Exception as error:
         raise TypeError(f"can't be sent: {type(error).__name__}: {error}") from None
     _parts[:] = [memoryview(packed), *(buffer.raw() for buffer in buffers)]
     sizes = [part.nbytes for part in _parts]
     if in_memory:
         _write_file(sizes)
-    place = {"pid": os.getpid(), "file": _file, "sizes": sizes}
-    return {"names": names, "skipped": skipped, "models": bool(models), **place}
+    return {"models": bool(models), "pid": os.getpid(), "file": _file, "sizes": sizes}
 
 
 def _pack(

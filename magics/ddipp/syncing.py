@@ -57,6 +57,26 @@ def copy_variables(
     raise DdippError(f"can't be rebuilt on another rank: {problem}")
 
 
+def spread(ranks: Ranks, variables: dict[str, Any]) -> None:
+    """Set variables of this process on all ranks, which are on this host, through memory.
+
+    Raises
+    ------
+    DdippError
+        When one can't be sent.
+    """
+    try:
+        ready = share.prepare_values(variables, by_value=True, in_memory=True)
+    except TypeError as error:
+        raise DdippError(f"{', '.join(variables)} {error}") from None
+    try:
+        problems = ranks.apply(share.take_mapped, ready["pid"], ready["file"], ready["sizes"])
+    finally:
+        share.release()
+    if problem := next(filter(None, problems), ""):
+        raise DdippError(f"can't be rebuilt on a rank: {problem}")
+
+
 def _prepare(
     ranks: Ranks, names: Sequence[str] | None, source: int, by_value: bool, near: bool
 ) -> dict[str, Any]:

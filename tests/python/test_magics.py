@@ -270,6 +270,45 @@ def test_errors_and_interrupts_in_a_row_never_hang(works: Notebook):
             )
 
 
+def test_a_cell_may_run_on_some_ranks_only(group: Notebook, capsys):
+    group.run("%%dip --ranks 1\nalone = rank\nprint('from', rank)")
+    assert capsys.readouterr().out == "from 1\n"
+    group.run("%%dip\nassert ('alone' in globals()) == (rank == 1)")
+    assert "there is no rank 5" in str(group.fail("%%dip --ranks 5\n1"))
+    error = group.fail("%%dip --ranks 1\n1 / 0")
+    assert list(error.errors) == [1]
+    group.run("%%dip\ndist.barrier()")
+
+
+def test_a_cell_with_a_time_limit_is_interrupted(group: Notebook):
+    begin = time.monotonic()
+    error = group.fail("%%dip --timeout 0.5\nimport time; time.sleep(60)")
+    assert time.monotonic() - begin < 5
+    assert isinstance(error, CellInterrupted)
+    assert str(error).startswith("not done after 0.5 s: interrupted")
+    group.run("%%dip --timeout 60\ndist.barrier()")
+
+
+def test_a_command_runs_before_the_cell(group: Notebook):
+    group.run('%%dip -a "before = rank * 2"\nassert before == rank * 2')
+
+
+def test_the_last_output_is_shown_again(group: Notebook, capsys):
+    group.run("%%dip -q\nprint('seen later', rank)")
+    assert capsys.readouterr().out == ""
+    group.run("%dip --replay")
+    assert capsys.readouterr().out == "seen later 0\n"
+    group.run("%dip --replay -S all")
+    assert "seen later 1" in capsys.readouterr().out
+
+
+def test_dipper_gives_the_group_a_name(group: Notebook, capsys):
+    group.run("%dipper ours")
+    group.run("ours.run('print(world_size)')")
+    assert capsys.readouterr().out == "2\n"
+    assert "which name?" in str(group.fail("%dipper 1a"))
+
+
 def test_a_second_group_is_refused_and_restart_replaces_it(notebook: Notebook, group, capsys):
     assert "there is a group of 2 ranks" in str(notebook.fail("%makedip -n 3"))
     notebook.run("%makedip -r -n 1")
