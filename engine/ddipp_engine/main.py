@@ -67,8 +67,8 @@ def make_kernel(options: dict[str, Any], engine_id: int, log: logging.Logger) ->
     with without_debugger():
         kernel = EngineKernel.instance(
             # The input history of a person is no place for what a client sends to its engines, and
-            # engines would wait for each other at that one file.
-            config=Config({"HistoryManager": {"enabled": False}}),
+            # engines would wait for each other at that one file. A console finds it here.
+            config=Config({"HistoryManager": {"hist_file": ":memory:"}}),
             session=session,
             engine_id=engine_id,
             ident=options["uuid"],

@@ -98,7 +98,8 @@ class EngineIo {
   struct PendingReport {
     Request request;
     std::string gpu;
-    net::Clock::time_point until;  // then it is answered without the stack
+    std::optional<std::chrono::nanoseconds> running;  // how long a request has, when it was asked
+    net::Clock::time_point until;                     // then it is answered without the stack
   };
   void on_stack();
   void answer_reports();

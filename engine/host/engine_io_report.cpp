@@ -36,7 +36,7 @@ void EngineIo::report_request(Request& request) {
   const Json options = asked && asked->is_object() ? *asked : Json::object();
   const auto gpu = options.value("gpu", Json());
   PendingReport report{std::move(request), gpu.is_string() ? gpu.get<std::string>() : "",
-                       net::Clock::now() + kStackPatience};
+                       shared_.inbox.running_for(), net::Clock::now() + kStackPatience};
   if (options.value("stack", Json()) != Json(true) || !shared_.stack_sampler.ask()) {
     return answer(report);
   }
@@ -56,7 +56,7 @@ void EngineIo::answer_reports() {
 }
 
 void EngineIo::answer(const PendingReport& pending) {
-  const auto running = shared_.inbox.running_for();
+  const auto& running = pending.running;
   Json content{{"status", "ok"},
                {"pid", ::getpid()},
                {"state", running ? "busy" : "idle"},

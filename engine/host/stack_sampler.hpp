@@ -1,5 +1,7 @@
 // The Python stack of the main thread, taken without the GIL and without running Python code: the
-// thread gets a signal for which Python's faulthandler has registered its handler in C.
+// thread gets a signal for which Python's faulthandler has registered its handler in C. Waits of
+// the C library that no signal may interrupt go on; sleep(3) and poll(2) called from C end early,
+// as they do with every signal.
 #pragma once
 
 #include <pthread.h>
