@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from . import apps
 from . import rank as rank_side
 from .cell import CellRun
 from .devices import choose_gpus, gpu_uuids
@@ -96,7 +97,7 @@ class Group:
         gpus : str or sequence of int, optional
             ``"all"`` or GPU ids in rank order, joined by NCCL.
         app : str
-            Name of an app, see :mod:`ddipp.apps`.
+            Name of an app, see :mod:`ddipp.apps`; ``"auto"`` for the library that is imported here.
         timeout_s : float
             Seconds to wait for the engines and for their rendezvous.
         verbose : bool
@@ -109,9 +110,8 @@ class Group:
         """
         import ipyparallel
 
-        from .apps import load_app
-
-        load_app(app)  # a wrong name fails before anything is started
+        app = apps.app_for_imports() if app == "auto" else app
+        apps.load_app(app)  # a wrong name fails before anything is started
         chosen = None
         if gpus is not None:
             wish = gpus if isinstance(gpus, str) else ",".join(map(str, gpus))
@@ -176,6 +176,7 @@ class Group:
         """End all ranks and the controller; ranks that were attached only leave their group."""
         atexit.unregister(self.shutdown)
         if self._cluster is None:
+            self.ranks.apply(apps.stop_here)
             self.ranks.apply(rank_side.leave_group)
             return
         self.client.close()
@@ -238,7 +239,7 @@ class Group:
         formed = form_generation(self.ranks, self._generation, self.backend, self.timeout_s)
         self._formed = True
         starting = range(self.world_size) if self._generation == 1 else sorted(self._lost)
-        for result in [self.ranks.start(rank, _start_app, self.app) for rank in starting]:
+        for result in [self.ranks.start(rank, apps.start_here, self.app) for rank in starting]:
             self.ranks.take(result)
         if self._generation == 1:
             for rank in range(self.world_size):  # while the user writes the first cell
@@ -537,11 +538,3 @@ def _lost_text(ranks: Sequence[int]) -> str:
         f"{'its' if one else 'their'} variables; the group works. %dipsync copies the variables of "
         "another rank to it"
     )
-
-
-def _start_app(name: str) -> None:
-    import os
-
-    from ddipp.apps import load_app
-
-    load_app(name).start(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

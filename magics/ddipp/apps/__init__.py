@@ -6,6 +6,7 @@ An app is a class with the methods of :class:`App`, found by an entry point of t
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -25,6 +26,43 @@ class App(Protocol):
 def known_apps() -> list[str]:
     """Return the names of the installed apps."""
     return sorted(entry.name for entry in entry_points(group="ddipp.apps"))
+
+
+_active: App | None = None
+
+
+def start_here(name: str) -> None:
+    """Prepare this rank for a library, in place of what it was prepared for."""
+    import os
+
+    global _active
+    stop_here()
+    app = load_app(name)
+    app.start(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    _active = app
+
+
+def stop_here() -> None:
+    """Undo `start_here`."""
+    global _active
+    if _active is not None:
+        _active.stop()
+        _active = None
+
+
+def app_for_imports() -> str:
+    """Return the app for the libraries that this process has imported; ``"torch"`` for none."""
+    if "fastai" in sys.modules:
+        version = str(getattr(sys.modules["fastai"], "__version__", "2"))
+        return "fastai_v1" if version.startswith("1.") else "fastai_v2"
+    for module, app in (
+        ("lightning", "lightning"),
+        ("pytorch_lightning", "lightning"),
+        ("accelerate", "accelerate"),
+    ):
+        if module in sys.modules:
+            return app
+    return "torch"
 
 
 def load_app(name: str) -> App:

@@ -1,0 +1,147 @@
+"""Real trainings of the libraries that apps prepare ranks for, on scikit-learn's digits.
+
+Each is a notebook's code for one device, run on one rank and on two.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from conftest import Notebook
+from ddipp.apps import app_for_imports, known_apps
+
+DATA = """
+import numpy as np
+from sklearn.datasets import load_digits
+torch.manual_seed(0)
+np.random.seed(0)
+images, labels = load_digits(return_X_y=True)
+images = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
+labels = torch.tensor(labels)
+train_set = torch.utils.data.TensorDataset(images[:1440], labels[:1440])
+test_set = torch.utils.data.TensorDataset(images[1440:], labels[1440:])
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(256, 10))
+"""
+
+ACCELERATE = """
+from accelerate import Accelerator
+accelerator = Accelerator()
+model = network()
+optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+loader = torch.utils.data.DataLoader(train_set, batch_size=32, shuffle=True)
+model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+for epoch in range(4):
+    for x, y in loader:
+        optimizer.zero_grad()
+        accelerator.backward(torch.nn.functional.cross_entropy(model(x), y))
+        optimizer.step()
+trained = accelerator.unwrap_model(model)
+steps = len(loader)
+"""
+
+LIGHTNING = """
+import lightning
+class Digits(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+    def training_step(self, batch, _):
+        x, y = batch
+        return torch.nn.functional.cross_entropy(self.network(x), y)
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=3e-3)
+module = Digits()
+trainer = lightning.Trainer(max_epochs=4, logger=False, enable_checkpointing=False,
+                            enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(module, torch.utils.data.DataLoader(train_set, batch_size=32, shuffle=True))
+trained = module.network
+steps = trainer.global_step // 4
+"""
+
+FASTAI = """
+from fastai.vision.all import DataLoader, DataLoaders, Learner, CrossEntropyLossFlat, accuracy
+loaders = DataLoader(train_set, bs=32, shuffle=True), DataLoader(test_set, bs=64)
+dls = DataLoaders(*loaders, device=torch.device('cpu'))
+learn = Learner(dls, network(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+learn.fit_one_cycle(4, 1e-2)
+steps = len(learn.recorder.losses) // 4 if len(learn.recorder.losses) % 4 == 0 else -1
+trained = learn.model
+assert type(trained).__name__ == 'Sequential'
+assert type(learn.dls.train).__name__ == 'DataLoader'
+predictions, targets = learn.get_preds()
+assert len(predictions) == len(test_set), len(predictions)
+reported = float(learn.recorder.values[-1][-1])
+assert abs(reported - (predictions.argmax(1) == targets).float().mean().item()) < 0.02
+"""
+
+SCORE = """
+trained.eval()
+with torch.no_grad():
+    score = (trained(images[1440:]).argmax(1) == labels[1440:]).float().mean().item()
+weights = torch.cat([p.detach().flatten() for p in trained.parameters()])
+"""
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+@pytest.mark.parametrize(
+    ("app", "code"),
+    [
+        pytest.param("accelerate", ACCELERATE, marks=needs("accelerate")),
+        pytest.param("lightning", LIGHTNING, marks=needs("lightning")),
+        pytest.param("fastai_v2", FASTAI, marks=needs("fastai")),
+    ],
+)
+def test_training_on_two_ranks_is_as_good_as_on_one(notebook: Notebook, app: str, code: str):
+    results = {}
+    for ranks in (1, 2):
+        notebook.run(f"%makedip -n {ranks} -a {app}")
+        try:
+            notebook.run("%%dip -q\n" + DATA)
+            notebook.run("%%dip -q\n" + code)
+            notebook.run("%%dip -q\n" + SCORE)
+            weights = []
+            for rank in range(ranks):
+                notebook.run(f"%dipull -r {rank} weights score steps")
+                weights.append(notebook["weights"])
+            results[ranks] = (notebook["score"], notebook["steps"])
+            assert all(weights[0].equal(other) for other in weights)
+            # A second fit, and after a failure: the group is another generation then.
+            notebook.fail("%%dip\nif rank == 0: 1 / 0\ndist.barrier()")
+            notebook.run("%%dip -q\n" + code)
+        finally:
+            notebook.run("%makedip -k")
+    assert results[1][0] > 0.85
+    assert results[2][0] > results[1][0] - 0.05
+    assert results[2][1] == pytest.approx(results[1][1] / 2, abs=1)
+
+
+def test_apps_are_known_and_chosen_by_what_is_imported(notebook: Notebook, monkeypatch, capsys):
+    import sys
+    import types
+
+    assert {"torch", "accelerate", "fastai_v2", "lightning"} <= set(known_apps())
+    assert app_for_imports() == "torch"
+    for module, version, app in (
+        ("accelerate", "1", "accelerate"),
+        ("lightning", "2", "lightning"),
+        ("fastai", "2.8.12", "fastai_v2"),
+        ("fastai", "1.0.61", "fastai_v1"),
+    ):
+        fake = types.ModuleType(module)
+        fake.__version__ = version  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module, fake)
+        assert app_for_imports() == app
+    for module in ("accelerate", "lightning", "fastai"):
+        monkeypatch.delitem(sys.modules, module)
+    notebook.run("%makedip -n 1 -a auto")
+    assert "app torch" in capsys.readouterr().out
+    notebook.run("%makedip -k")
