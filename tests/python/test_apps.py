@@ -33,9 +33,9 @@ from accelerate import Accelerator
 accelerator = Accelerator()
 model = network()
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-loader = torch.utils.data.DataLoader(train_set, batch_size=32, shuffle=True)
+loader = torch.utils.data.DataLoader(train_set, batch_size=32 // world_size, shuffle=True)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-for epoch in range(4):
+for epoch in range(6):
     for x, y in loader:
         optimizer.zero_grad()
         accelerator.backward(torch.nn.functional.cross_entropy(model(x), y))
@@ -56,20 +56,21 @@ class Digits(lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=3e-3)
 module = Digits()
-trainer = lightning.Trainer(max_epochs=4, logger=False, enable_checkpointing=False,
+trainer = lightning.Trainer(max_epochs=6, logger=False, enable_checkpointing=False,
                             enable_progress_bar=False, enable_model_summary=False)
-trainer.fit(module, torch.utils.data.DataLoader(train_set, batch_size=32, shuffle=True))
+loader = torch.utils.data.DataLoader(train_set, batch_size=32 // world_size, shuffle=True)
+trainer.fit(module, loader)
 trained = module.network
-steps = trainer.global_step // 4
+steps = trainer.global_step // 6
 """
 
 FASTAI = """
 from fastai.vision.all import DataLoader, DataLoaders, Learner, CrossEntropyLossFlat, accuracy
-loaders = DataLoader(train_set, bs=32, shuffle=True), DataLoader(test_set, bs=64)
+loaders = DataLoader(train_set, bs=32 // world_size, shuffle=True), DataLoader(test_set, bs=64)
 dls = DataLoaders(*loaders, device=torch.device('cpu'))
 learn = Learner(dls, network(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-learn.fit_one_cycle(4, 1e-2)
-steps = len(learn.recorder.losses) // 4 if len(learn.recorder.losses) % 4 == 0 else -1
+learn.fit_one_cycle(6, 1e-2)
+steps = len(learn.recorder.losses) // 6
 trained = learn.model
 assert type(trained).__name__ == 'Sequential'
 assert type(learn.dls.train).__name__ == 'DataLoader'
@@ -119,9 +120,10 @@ def test_training_on_two_ranks_is_as_good_as_on_one(notebook: Notebook, app: str
             notebook.run("%%dip -q\n" + code)
         finally:
             notebook.run("%makedip -k")
-    assert results[1][0] > 0.85
-    assert results[2][0] > results[1][0] - 0.05
-    assert results[2][1] == pytest.approx(results[1][1] / 2, abs=1)
+    # The same number of samples in a step, so as many steps and as good a network.
+    assert results[1][0] > 0.88
+    assert results[2][0] == pytest.approx(results[1][0], abs=0.03)
+    assert results[2][1] == results[1][1]
 
 
 def test_apps_are_known_and_chosen_by_what_is_imported(notebook: Notebook, monkeypatch, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -38,41 +39,42 @@ class LightningApp(TorchApp):
 
     def _patch(self, library: Any, name: str) -> None:
         original = library.Trainer.__init__
-        environment = _environment(name)
+        strategy = _strategy(name)
 
         @functools.wraps(original)
         def init(trainer: Any, *args: Any, **kwargs: Any) -> None:
-            if kwargs.get("strategy", "auto") == "auto" and kwargs.get("devices", "auto") in (
-                "auto",
-                1,
-            ):
-                kwargs.update(_defaults(kwargs))
-                kwargs["plugins"] = [*_as_list(kwargs.get("plugins")), environment()]
+            chosen = kwargs.get("strategy", "auto"), kwargs.get("devices", "auto")
+            if chosen[0] == "auto" and chosen[1] in ("auto", 1):
+                kwargs.update(_place(kwargs.get("accelerator", "auto")), strategy=strategy())
             original(trainer, *args, **kwargs)
 
         library.Trainer.__init__ = init
         self._patched.append((library.Trainer, original))
 
 
-def _as_list(plugins: Any) -> list[Any]:
-    if plugins is None:
-        return []
-    return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
-
-
-def _defaults(given: dict[str, Any]) -> dict[str, Any]:
-    import os
-
+def _place(accelerator: str) -> dict[str, Any]:
     import torch
 
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    accelerator = given.get("accelerator", "auto")
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
     nodes = int(os.environ["WORLD_SIZE"]) // local
-    return {
-        "strategy": "ddp", "devices": local, "num_nodes": nodes, "accelerator": accelerator
-    }  # fmt: skip
+    return {"devices": local, "num_nodes": nodes, "accelerator": accelerator}
+
+
+def _strategy(name: str) -> Any:
+    """Return the class of a strategy ``ddp`` that starts no process: they are there."""
+    base = importlib.import_module(f"{name}.strategies").DDPStrategy
+    environment = _environment(name)
+
+    class GroupStrategy(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__(cluster_environment=environment())
+
+        def _configure_launcher(self) -> None:
+            self._launcher = None
+
+    return GroupStrategy
 
 
 def _environment(name: str) -> Any:
@@ -99,8 +101,6 @@ def _environment(name: str) -> Any:
             return dist.get_rank()
 
         def node_rank(self) -> int:
-            import os
-
             return self.global_rank() // int(os.environ["LOCAL_WORLD_SIZE"])
 
         def teardown(self) -> None:
