@@ -79,7 +79,7 @@ class CellRun:
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._results: dict[int, AsyncResult] = {
-            rank: group.ranks.view(rank).execute(code, silent=False, block=False)
+            rank: group.ranks.execute(rank, code)
             for rank in (range(group.world_size) if ranks is None else ranks)
         }
         for rank, result in self._results.items():
@@ -289,11 +289,11 @@ class HangWatch:
                 f"and keeps all variables\n{table(self._group.ranks.reports())}"
             )
 
-    @staticmethod
-    def _waits(reports: Sequence[RankReport]) -> bool:
-        # NCCL enqueues and goes on, so what a rank waits for shows in the numbers only.
-        counts = {report.collectives for report in reports}
-        return len(counts) > 1 or any(report.waiting for report in reports)
+    def _waits(self, reports: Sequence[RankReport]) -> bool:
+        if self._group.backend == "nccl":
+            # It enqueues and goes on, so what a rank waits for shows in the numbers only.
+            return len({report.collectives for report in reports}) > 1
+        return any(report.waiting for report in reports)
 
 
 def _name(error: Exception) -> str:

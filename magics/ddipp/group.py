@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import signal as signals
 import time
 from collections.abc import Callable, Sequence
@@ -221,7 +222,7 @@ class Group:
             self._take_back_ranks()
             try:
                 return action()
-            except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
+            except ipyparallel.error.IPythonError as error:
                 if not is_death(error):
                     raise
                 if attempt == FORM_ATTEMPTS:
@@ -370,8 +371,7 @@ class Group:
         if died:
             self._wait_for_notice()
             say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
-        for rank in self.ranks.living(range(self.world_size)):
-            self.ranks.start(rank, rank_side.leave_group)
+        self.leave(range(self.world_size))
         try:
             self._through_deaths(self._after_failure)
         except DdippError as error:
@@ -519,8 +519,11 @@ class Group:
 
     def leave(self, ranks: Sequence[int]) -> None:
         """Make idle ranks leave the group, without waiting."""
+        import ipyparallel.error
+
         for rank in self.ranks.living(ranks):
-            self.ranks.start(rank, rank_side.leave_group)
+            with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
+                self.ranks.start(rank, rank_side.leave_group)
 
     def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
         """Send a signal to ranks, without waiting."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import signal as signals
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .report import RankReport
@@ -15,6 +16,17 @@ def is_death(error: BaseException) -> bool:
     """Tell whether a call failed because an engine has died."""
     names = [one[0] for one in getattr(error, "elist", [])]
     return "EngineError" in (getattr(error, "ename", ""), type(error).__name__, *names)
+
+
+@contextlib.contextmanager
+def _gone_is_death() -> Iterator[None]:
+    """Let a call to an engine that the client has just struck off fail as one to a dead engine."""
+    import ipyparallel.error
+
+    try:
+        yield
+    except (KeyError, IndexError, ipyparallel.error.NoEnginesRegistered) as error:
+        raise ipyparallel.error.EngineError(f"an engine is gone: {error}") from None
 
 
 class Ranks:
@@ -33,6 +45,9 @@ class Ranks:
     def __init__(
         self, client: Any, engine_ids: Sequence[int], gpus: Sequence[str] | None = None
     ) -> None:
+        import ipyparallel.error
+
+        self._no_engines = ipyparallel.error.NoEnginesRegistered
         self.client = client
         self.engine_ids = list(engine_ids)
         self._gpus = list(gpus) if gpus is not None else None
@@ -84,11 +99,19 @@ class Ranks:
 
     def start(self, rank: int, function: Any, *args: Any) -> Any:
         """Call a function on one rank and return at once."""
-        return self.view(rank).apply_async(function, *args)
+        with _gone_is_death():
+            return self.view(rank).apply_async(function, *args)
+
+    def execute(self, rank: int, code: str) -> Any:
+        """Run a cell on one rank and return at once."""
+        with _gone_is_death():
+            return self.view(rank).execute(code, silent=False, block=False)
 
     def apply(self, function: Any, *args: Any) -> list[Any]:
         """Call a function on all ranks and return what each returned."""
-        return list(self.take(self.client[self.engine_ids].apply_async(function, *args)))
+        with _gone_is_death():
+            result = self.client[self.engine_ids].apply_async(function, *args)
+        return list(self.take(result))
 
     def apply_on(self, rank: int, function: Any, *args: Any) -> Any:
         """Call a function on one rank."""
@@ -160,9 +183,8 @@ class Ranks:
 
     def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
         """Send a signal to ranks, without waiting."""
-        targets = [self.engine_ids[rank] for rank in self.living(ranks)]
-        if targets:
-            self.client.send_signal(int(sig), targets=targets, block=False)
+        for rank in self.living(ranks):
+            self._ask(rank, "signal_request", {"sig": int(sig)})
 
     def cut(self, generation: int, ranks: Sequence[int]) -> None:
         """End the collectives that ranks wait in, without waiting."""
@@ -170,14 +192,18 @@ class Ranks:
             self._ask(rank, "ddipp_cut_request", {"generation": generation})
 
     def _ask(self, rank: int, msg_type: str, content: dict[str, Any]) -> Any:
-        return self.client._send_control_request(
-            targets=[self.engine_ids[rank]], msg_type=msg_type, content=content, block=False
-        )
+        """Send a control request; returns a future of one message, or None for a dead rank."""
+        try:
+            return self.client._send_control_request(
+                targets=[self.engine_ids[rank]], msg_type=msg_type, content=content, block=False
+            )
+        except (KeyError, IndexError, self._no_engines):
+            return None
 
     def last_output(self, rank: int) -> list[dict[str, Any]]:
         """Return what the last cell with output has shown: ``msg_type`` and ``content`` of each."""
-        (message,) = self._ask(rank, "ddipp_replay_request", {}).result(10)
-        return list(message["content"]["outputs"])
+        answer = self._ask(rank, "ddipp_replay_request", {})
+        return [] if answer is None else list(answer.result(10)[0]["content"]["outputs"])
 
     def reports(self, *, stack: bool = True, timeout_s: float = 2.0) -> list[RankReport]:
         """Return what each rank is doing.
@@ -192,7 +218,9 @@ class Ranks:
         asked = {}
         for rank in self.living(range(len(self))):
             gpu = self._gpus[rank] if self._gpus is not None else ""
-            asked[rank] = self._ask(rank, "ddipp_report_request", {"stack": stack, "gpu": gpu})
+            answer = self._ask(rank, "ddipp_report_request", {"stack": stack, "gpu": gpu})
+            if answer is not None:
+                asked[rank] = answer
         deadline = time.monotonic() + timeout_s
         reports = [RankReport(rank, "dead") for rank in range(len(self))]
         for rank, answer in asked.items():
