@@ -93,7 +93,8 @@ class CellRun:
         client = self._group.client
 
         def listen() -> None:
-            metadata = client.metadata[future.msg_id]
+            # Not client.metadata: it has let go of a request that has ended by now.
+            metadata = future.output.metadata
             for name in ("stdout", "stderr"):
                 if metadata[name]:
                     self._put(rank, "stream", {"name": name, "text": metadata[name]})
@@ -118,7 +119,7 @@ class CellRun:
                     self._view.show(*item)
                 item = self._messages.get_nowait()
         except queue.Empty:
-            return
+            self._view.tick()
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ class CellRun:
             result.wait_for_output(1)
         self._flush_callbacks()
         self._show_output(0)
+        self._view.tick(everything=True)
         self._note_failures()
         stuck = self._pending()
         errors = self._errors()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Collection
 from typing import Any
+
+from .folding import Folder, ranks_label
 
 
 class OutputView:
@@ -15,16 +18,17 @@ class OutputView:
     ranks : collection of int, optional
         Whose output is shown; all when not given.
     world_size : int
-        With more than one rank shown, each block of text is labelled.
+        With more than one rank shown, each block of text is labelled, and lines that ranks write
+        alike are shown once.
     quiet : bool
         Show nothing but errors.
     """
 
     def __init__(self, ranks: Collection[int] | None, world_size: int, quiet: bool = False) -> None:
         self._ranks = set(range(world_size)) if ranks is None else set(ranks)
-        self._labelled = len(self._ranks) > 1
+        self._folder = Folder(self._ranks) if len(self._ranks) > 1 else None
         self._quiet = quiet
-        self._last_label: int | None = None
+        self._last_label: tuple[int, ...] = ()
         self._at_line_start = True
 
     def show(self, rank: int, message: dict[str, Any]) -> None:
@@ -33,20 +37,35 @@ class OutputView:
             return
         kind = message["header"]["msg_type"]
         content = message["content"]
-        if kind == "stream":
-            self._label(rank)
+        if kind == "stream" and self._folder is not None:
+            self._folder.add(rank, content["name"], content["text"], time.monotonic())
+            self.tick()
+        elif kind == "stream":
             self._text(content["name"], content["text"])
         elif kind in ("display_data", "execute_result", "update_display_data"):
-            self._label(rank)
+            plain = None if _has_front_end() else content["data"].get("text/plain")
+            if plain is not None and self._folder is not None:
+                self._folder.add(rank, "stdout", plain + "\n", time.monotonic())
+                return self.tick()
+            self.tick(everything=True)
+            self._label((rank,))
             self._rich(content, update=kind == "update_display_data")
 
-    def _label(self, rank: int) -> None:
-        if not self._labelled or self._last_label == rank:
+    def tick(self, *, everything: bool = False) -> None:
+        """Show what has waited long enough for its like from other ranks, or everything."""
+        if self._folder is None:
+            return
+        for line in self._folder.take(time.monotonic(), everything=everything):
+            self._label(line.ranks)
+            self._text(line.stream, line.text)
+
+    def _label(self, ranks: tuple[int, ...]) -> None:
+        if self._folder is None or self._last_label == ranks:
             return
         if not self._at_line_start:
             self._text("stdout", "\n")
-        self._text("stdout", f"[rank {rank}]\n")
-        self._last_label = rank
+        self._text("stdout", f"[{ranks_label(ranks)}]\n")
+        self._last_label = ranks
 
     def _text(self, name: str, text: str) -> None:
         stream = sys.stderr if name == "stderr" else sys.stdout

@@ -514,6 +514,7 @@ class Group:
             self._check_rank(rank)
             for output in self.ranks.last_output(rank):
                 view.show(rank, {"header": output, "content": output["content"]})
+        view.tick(everything=True)
 
     # --- what a running cell needs -----------------------------------------------------------
 

@@ -62,7 +62,7 @@ def test_each_magic_says_what_is_missing_without_a_group(notebook: Notebook):
     assert "there is no group to end" in str(notebook.fail("%makedip -k"))
     assert "say where: %makedip -g all" in str(notebook.fail("%makedip"))
     assert "invalid int value" in str(notebook.fail("%makedip -n x"))
-    assert "installed are: torch" in str(notebook.fail("%makedip -n 2 -a nonsense"))
+    assert "installed are: accelerate" in str(notebook.fail("%makedip -n 2 -a nonsense"))
     assert "how many ranks?" in str(notebook.fail("%makedip -n 0"))
 
 
@@ -300,6 +300,12 @@ def test_the_last_output_is_shown_again(group: Notebook, capsys):
     assert capsys.readouterr().out == "seen later 0\n"
     group.run("%dip --replay -S all")
     assert "seen later 1" in capsys.readouterr().out
+
+
+def test_no_output_is_lost_however_fast_a_cell_ends(group: Notebook, capsys):
+    for turn in range(200):
+        group.run(f"%%dip\nprint({turn})")
+        assert capsys.readouterr().out == f"{turn}\n"
 
 
 def test_dipper_gives_the_group_a_name(group: Notebook, capsys):
