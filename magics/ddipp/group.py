@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import signal as signals
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -65,6 +65,10 @@ class Group:
         self._formed = False
         self._abandoned: set[int] = set()
         self._lost: set[int] = set()  # started again, and without their variables since
+        self._without_app: set[int] = set(range(len(engine_ids)))
+        self._cut_off: set[int] = (
+            set()
+        )  # their network was lost, and may come back before they know
         self.client = client
         self.gpus = gpus
         uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
@@ -239,9 +243,10 @@ class Group:
         self._generation += 1
         formed = form_generation(self.ranks, self._generation, self.backend, self.timeout_s)
         self._formed = True
-        starting = range(self.world_size) if self._generation == 1 else sorted(self._lost)
+        starting = sorted(self._without_app)
         for result in [self.ranks.start(rank, apps.start_here, self.app) for rank in starting]:
             self.ranks.take(result)
+        self._without_app.clear()
         if self._generation == 1:
             for rank in range(self.world_size):  # while the user writes the first cell
                 self.ranks.start(rank, rank_side.warm_up)
@@ -263,6 +268,7 @@ class Group:
             raise DdippError(f"rank {ranks} does not react; start again with %makedip -r")
         deadline = time.monotonic() + self.timeout_s
         while gone := self.ranks.gone():
+            self._cut_off.update(gone)
             if time.monotonic() > deadline or not self._may_come_back(gone):
                 word = "rank" if len(gone) == 1 else "ranks"
                 raise DdippError(
@@ -274,12 +280,18 @@ class Group:
         back = self.ranks.replaced()
         self.ranks.accept(back)
         self._lost.update(back)
-        self._free_busy_ranks()
+        self._without_app.update(back)
+        self._free_busy_ranks(self._cut_off - set(back))
+        self._cut_off.clear()
 
-    def _free_busy_ranks(self) -> None:
+    def _free_busy_ranks(self, ranks: Collection[int]) -> None:
         """End what ranks still do that only their network had lost: the cell that has failed."""
         deadline = time.monotonic() + self.grace_s
-        while busy := [one.rank for one in self.ranks.reports(stack=False) if one.state == "busy"]:
+        while ranks:
+            reports = self.ranks.reports(stack=False)
+            busy = [one.rank for one in reports if one.rank in ranks and one.state == "busy"]
+            if not busy:
+                return
             if time.monotonic() > deadline:
                 self.abandon(busy)
                 raise DdippError(f"{ranks_text(busy)} does not react; start again with %makedip -r")
@@ -367,9 +379,10 @@ class Group:
         """After a failed cell: free what it holds and form the next generation."""
         if self._abandoned:
             return  # the next use says what to do
-        before = set(self._lost)
+        before = set(self._lost) - set(died)
         if died:
             self._wait_for_notice()
+            self._cut_off.update(died)
             say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
         self.leave(range(self.world_size))
         try:
@@ -471,8 +484,7 @@ class Group:
             )
         except MissingVariable as error:
             raise DdippError(f"{error}{self._excuse(source)}") from None
-        if names is None:
-            self._lost -= set(targets)
+        self._lost -= set(targets)
         return {"source": source, "targets": targets, **done}
 
     def _check_rank(self, rank: int) -> None:
