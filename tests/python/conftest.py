@@ -118,7 +118,11 @@ class Notebook:
         return self.shell.user_ns[name]
 
     def close(self) -> None:
+        from IPython.core.interactiveshell import InteractiveShell
+
         self.shell.run_cell("%unload_ext ddipp")
+        # ipyparallel's client takes any shell of its process for one with a kernel.
+        InteractiveShell.clear_instance()
 
 
 @pytest.fixture(scope="session")
