@@ -77,6 +77,7 @@ class CellRun:
         self._cut_at: float | None = None
         self._next_comparison = 0.0
         self._timeout_s = timeout_s
+        self._timed_out = False
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._results: dict[int, AsyncResult] = {
             rank: group.ranks.execute(rank, code)
@@ -220,6 +221,7 @@ class CellRun:
 
     def _mind_the_time(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._pending():
+            self._timed_out = True
             self._deadline = time.monotonic() + self._INSIST_S
             self._on_interrupt()
 
@@ -251,7 +253,7 @@ class CellRun:
     def _raise(self, errors: dict[int, Exception]) -> None:
         reports = self._group.ranks.reports(stack=False)
         summary = summarize(errors, reports, bool(self._interrupts))
-        if self._deadline is not None and self._interrupts:
+        if self._timed_out:
             summary = f"not done after {self._timeout_s:g} s: {summary}"
         first = errors[next(iter(errors))]
         kind = CellInterrupted if self._interrupts else CellFailed

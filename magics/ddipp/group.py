@@ -22,7 +22,7 @@ from .ranks import Ranks, is_death
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables, spread
 
-#: Pushes of at least this many bytes go to one rank, and from there to the others.
+#: Pushes of at least this many bytes are written once for all ranks of a host.
 SHARE_FROM_BYTES = 1_000_000
 #: How often a group is tried to form while ranks die.
 FORM_ATTEMPTS = 3
@@ -66,9 +66,7 @@ class Group:
         self._abandoned: set[int] = set()
         self._lost: set[int] = set()  # started again, and without their variables since
         self._without_app: set[int] = set(range(len(engine_ids)))
-        self._cut_off: set[int] = (
-            set()
-        )  # their network was lost, and may come back before they know
+        self._cut_off: set[int] = set()  # gone, and perhaps only from the network
         self.client = client
         self.gpus = gpus
         uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
@@ -243,15 +241,25 @@ class Group:
         self._generation += 1
         formed = form_generation(self.ranks, self._generation, self.backend, self.timeout_s)
         self._formed = True
-        starting = sorted(self._without_app)
-        for result in [self.ranks.start(rank, apps.start_here, self.app) for rank in starting]:
-            self.ranks.take(result)
-        self._without_app.clear()
+        self._start_app()
         if self._generation == 1:
             for rank in range(self.world_size):  # while the user writes the first cell
                 self.ranks.start(rank, rank_side.warm_up)
         for line in changes(formed, self.backend, self._lost):
             say(line)
+
+    def _start_app(self) -> None:
+        import ipyparallel.error
+
+        starting = sorted(self._without_app)
+        try:
+            for result in [self.ranks.start(rank, apps.start_here, self.app) for rank in starting]:
+                self.ranks.take(result)
+        except ipyparallel.error.RemoteError as error:
+            if error.ename != "DdippError":
+                raise
+            raise DdippError(error.evalue) from None
+        self._without_app.clear()
 
     # --- ranks that die ----------------------------------------------------------------------
 

@@ -147,3 +147,12 @@ def test_apps_are_known_and_chosen_by_what_is_imported(notebook: Notebook, monke
     notebook.run("%makedip -n 1 -a auto")
     assert "app torch" in capsys.readouterr().out
     notebook.run("%makedip -k")
+
+
+def test_an_app_that_finds_the_wrong_library_says_so_in_one_line(
+    notebook: Notebook, monkeypatch, tmp_path
+):
+    (tmp_path / "fastai.py").write_text("__version__ = '1.0.61'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    error = notebook.fail("%makedip -n 1 -a fastai_v2")
+    assert str(error) == "this is fastai 1.0.61; the app is for fastai 2"

@@ -287,6 +287,10 @@ def test_a_cell_with_a_time_limit_is_interrupted(group: Notebook):
     assert isinstance(error, CellInterrupted)
     assert str(error).startswith("not done after 0.5 s: interrupted")
     group.run("%%dip --timeout 60\ndist.barrier()")
+    timer = interrupt_after(0.5)
+    error = group.fail("%%dip --timeout 60\nimport time; time.sleep(60)")
+    timer.join()
+    assert str(error).startswith("interrupted;")
 
 
 def test_a_command_runs_before_the_cell(group: Notebook):

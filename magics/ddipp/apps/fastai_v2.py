@@ -33,7 +33,7 @@ class FastaiApp(TorchApp):
                 "fastai is not installed; install it with: pip install fastai"
             ) from None
         if int(fastai.__version__.partition(".")[0]) < 2:
-            raise DdippError(f"this is fastai {fastai.__version__}; use -a fastai_v1")
+            raise DdippError(f"this is fastai {fastai.__version__}; the app is for fastai 2")
         from fastai.learner import Learner
 
         self._fit, self._to_detach = Learner.fit, Learner.to_detach
