@@ -44,6 +44,7 @@ HubOptions hub_options(const Options& options, const protocol::EngineConnection&
   if (options.registration_timeout.count() > 0) {
     hub.registration_timeout = options.registration_timeout;
   }
+  hub.linger = options.linger;
   hub.engine_endpoints = protocol::endpoints(engine);
   hub.make_header = [&session](const std::string& type) {
     return session.make_header(type, std::chrono::system_clock::now());
@@ -255,8 +256,10 @@ void Controller::on_pong(const net::Multipart& message, net::Clock::time_point n
 
 void Controller::on_client_subscription(const net::Multipart& message, net::Clock::time_point now) {
   const auto frame = net::view(message.front());
-  if (frame.empty() || frame.front() != '\x01') return;
-  hub_.on_client_subscribed(now);
+  if (frame.empty()) return;
+  const bool subscribed = frame.front() == '\x01';  // an end is seen of the last one only
+  hub_.on_clients(subscribed, now);
+  if (subscribed) hub_.on_client_subscribed(now);
   run_actions();
 }
 
@@ -353,6 +356,13 @@ void Controller::perform(const EngineLost& action) {
   ledger_.forget_engine(action.engine.uuid);
   control_ledger_.forget_engine(action.engine.uuid);
   engines_changed();
+}
+
+void Controller::perform(const ShutDownEngines&) {
+  for (const auto& [id, engine] : hub_.registry().engines()) {
+    send_reply(endpoints_.control.back, {engine.uuid, "hub"}, protocol::ShutdownRequest::type,
+               Json{{"restart", false}}, Json::object());
+  }
 }
 
 void Controller::perform(const Resubmit& action) {

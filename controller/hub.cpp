@@ -15,6 +15,7 @@ using protocol::Message;
 Hub::Hub(HubOptions options, Ledger& ledger, Store& store, TimePoint now)
     : options_(std::move(options)),
       heart_monitor_(options_.heart, now),
+      linger_(options_.linger, now),
       ledger_(ledger),
       queries_(registry_, ledger, store, options_.make_header) {}
 
@@ -293,7 +294,22 @@ void Hub::hub_error(const std::string& identity, const Message& message, const s
   reply(identity, message, "hub_error", error_content(name, why));
 }
 
+// Nobody will use what runs here any more: the last client is gone and has not come back.
+void Hub::mind_solitude(TimePoint now) {
+  if (stop_at_) return;
+  if (engines_end_at_) {
+    if (registry_.engines().empty() || *engines_end_at_ <= now) stop("no client came back", now);
+    return;
+  }
+  if (!linger_.over(ledger_.pending_count() > 0, now)) return;
+  log(LogLevel::info, "no client for " + std::to_string(options_.linger.count()) +
+                          " s: the engines are told to end");
+  engines_end_at_ = now + kEnginesEnd;
+  actions_.emplace_back(ShutDownEngines{});
+}
+
 void Hub::tick(TimePoint now) {
+  mind_solitude(now);
   while (!notices_.empty() && notices_.front().time <= now) {
     announce_left(notices_.front().engine);
     notices_.pop_front();
@@ -338,7 +354,9 @@ TimePoint Hub::next_deadline() const {
   auto earliest = heart_monitor_.next_deadline();
   if (stalled) earliest = std::min(earliest, *stalled);
   if (early_ping_) earliest = std::min(earliest, *early_ping_);
-  if (stop_at_) earliest = std::min(earliest, *stop_at_);
+  if (stop_at_) return std::min(earliest, *stop_at_);
+  const auto solitude = engines_end_at_ ? engines_end_at_ : linger_.next_look();
+  if (solitude) earliest = std::min(earliest, *solitude);
   if (!notices_.empty()) earliest = std::min(earliest, notices_.front().time);
   for (const auto& [uuid, leaving] : leaving_) earliest = std::min(earliest, leaving.gone_at);
   return earliest;

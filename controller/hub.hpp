@@ -19,6 +19,7 @@
 
 #include "controller/heart_monitor.hpp"
 #include "controller/hub_queries.hpp"
+#include "controller/linger.hpp"
 #include "controller/registry.hpp"
 #include "protocol/content.hpp"
 #include "protocol/session.hpp"
@@ -59,6 +60,9 @@ struct EngineLost {
   std::string why;
 };
 
+// Every registered engine is to end.
+struct ShutDownEngines {};
+
 struct Resubmit {
   RecordPtr task;
 };
@@ -79,11 +83,12 @@ struct Log {
 };
 
 using Action = std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost,
-                            Resubmit, Dask, Log>;
+                            ShutDownEngines, Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;
   std::chrono::milliseconds registration_timeout{30'000};
+  std::chrono::seconds linger{0};   // without clients and work; 0: for ever
   protocol::Json engine_endpoints;  // connection_info of a registration_reply
   // A fresh id and date for a message of that type.
   std::function<protocol::Header(const std::string&)> make_header;
@@ -110,6 +115,8 @@ class Hub {
   // A client subscribes to notifications after it has read its connection_reply. What happened in
   // between is told once more; for the other clients it changes nothing.
   void on_client_subscribed(TimePoint now);
+  // The first client is there, or the last one is gone.
+  void on_clients(bool present, TimePoint now) { linger_.on_clients(present, now); }
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
   void on_stop_signal(const std::string& reason, TimePoint now);
 
@@ -148,10 +155,12 @@ class Hub {
   void forget_old_replies(TimePoint now);
   void join(const Engine& engine, TimePoint now);
   void stop(const std::string& reason, TimePoint now);
+  void mind_solitude(TimePoint now);
 
   HubOptions options_;
   Registry registry_;
   HeartMonitor heart_monitor_;
+  Linger linger_;
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
   // On one machine an end is the end of the process, and its supervisor is about to say why.
   static constexpr std::chrono::milliseconds kLocalGrace{250};
@@ -162,6 +171,7 @@ class Hub {
   static constexpr std::chrono::milliseconds kNoticeDelay{15};
   static constexpr std::chrono::seconds kConnecting{10};
   static constexpr std::chrono::milliseconds kStopGrace{100};
+  static constexpr std::chrono::seconds kEnginesEnd{5};  // have so long to end
 
   // An engine that was cut off: it is back when it answers a later ping or subscribes again.
   struct Absentee {
@@ -190,6 +200,7 @@ class Hub {
   std::map<std::string, Leaving> leaving_;  // by uuid
   std::vector<Action> actions_;
   std::optional<TimePoint> stop_at_;
+  std::optional<TimePoint> engines_end_at_;  // they were told to end
 };
 
 }  // namespace ddipp::controller

@@ -43,6 +43,7 @@ struct Raw {
   std::string sqlite_folder, sqlite_file = "tasks.db", keyfile, session_key, ignored;
   int ping = 3000;
   int registration_timeout = 0;
+  int linger = 0;
   bool secure = true;
   bool log_to_file = false;
 };
@@ -157,6 +158,10 @@ void add_operation(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number");
   app.add_flag("--log-to-file,--BaseParallelApplication.log_to_file,--IPController.log_to_file",
                raw.log_to_file, "Write the log to the profile's log folder");
+  app.add_option("--linger", raw.linger,
+                 "End, with the engines, when for so many seconds no client was connected and "
+                 "nothing ran; 0 for never [0]")
+      ->check(CLI::Range(0, 1'000'000'000));
   app.add_option("--metrics-port", options.metrics_port,
                  "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")
       ->check(CLI::Range(0, 65535));
@@ -193,6 +198,7 @@ void finish(Options& options, const Raw& raw) {
   options.key = signing_key(options, raw);
   options.ping_period = std::chrono::milliseconds(raw.ping);
   options.registration_timeout = std::chrono::seconds(raw.registration_timeout);
+  options.linger = std::chrono::seconds(raw.linger);
   options.reuse = options.reuse || options.restore;
   options.sqlite.file =
       (raw.sqlite_folder.empty() ? options.profile_dir : std::filesystem::path(raw.sqlite_folder)) /

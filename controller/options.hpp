@@ -45,6 +45,7 @@ struct Options {
   SqliteOptions sqlite;
   std::string log_level = "info";
   std::filesystem::path log_file;  // "" for stderr
+  std::chrono::seconds linger{0};  // without clients and work; 0: for ever
   int metrics_port = -1;           // 0 for any, -1 for none
 
   // "client" or "engine"

@@ -65,6 +65,13 @@ def remember_signatures() -> None:
 remember_signatures()
 
 
+def title(code: str) -> str:
+    """Return the line that names a cell in reports: its first that says something."""
+    lines = (line.strip() for line in code.splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return first.replace("\0", "")[:60].encode(errors="replace").decode()
+
+
 class EngineKernel(IPythonKernel):
     """The kernel of one engine.
 
@@ -251,6 +258,7 @@ class EngineKernel(IPythonKernel):
 
     async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell; a failure says which engine it was."""
+        host.set_title(title(args[0] if args else kwargs["code"]))
         content = super().do_execute(*args, **kwargs)
         if inspect.isawaitable(content):
             content = await content

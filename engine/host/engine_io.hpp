@@ -99,7 +99,8 @@ class EngineIo {
     Request request;
     std::string gpu;
     std::optional<std::chrono::nanoseconds> running;  // how long a request has, when it was asked
-    net::Clock::time_point until;                     // then it is answered without the stack
+    std::string title;
+    net::Clock::time_point until;  // then it is answered without the stack
   };
   void on_stack();
   void answer_reports();

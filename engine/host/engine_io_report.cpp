@@ -1,4 +1,6 @@
 // Ours: what this rank is doing, answered while Python may be stuck.
+#include <array>
+#include <cstdio>
 #include <unistd.h>
 
 #include "engine/host/engine_io.hpp"
@@ -27,6 +29,21 @@ Json collective_json(const DdippTorchReport& report) {
           {"age", report.age_seconds}};
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+// Of this process, in bytes; see proc(5).
+std::uint64_t resident_memory() {
+  std::FILE* file = std::fopen("/proc/self/statm", "re");
+  if (file == nullptr) return 0;
+  unsigned long long total = 0, resident = 0;
+  const bool read = std::fscanf(file, "%llu %llu", &total, &resident) == 2;
+  std::fclose(file);
+  return read ? resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) : 0;
+}
+
 }  // namespace
 
 // {"stack": whether to take the stack, "gpu": UUID or index of the rank's GPU}; both may be left
@@ -36,7 +53,8 @@ void EngineIo::report_request(Request& request) {
   const Json options = asked && asked->is_object() ? *asked : Json::object();
   const auto gpu = options.value("gpu", Json());
   PendingReport report{std::move(request), gpu.is_string() ? gpu.get<std::string>() : "",
-                       shared_.inbox.running_for(), net::Clock::now() + kStackPatience};
+                       shared_.inbox.running_for(), shared_.inbox.title(),
+                       net::Clock::now() + kStackPatience};
   if (options.value("stack", Json()) != Json(true) || !shared_.stack_sampler.ask()) {
     return answer(report);
   }
@@ -59,9 +77,13 @@ void EngineIo::answer(const PendingReport& pending) {
   const auto& running = pending.running;
   Json content{{"status", "ok"},
                {"pid", ::getpid()},
+               {"host", host_name()},
+               {"memory", resident_memory()},
+               {"title", running ? pending.title : ""},
                {"state", running ? "busy" : "idle"},
                {"seconds", running ? seconds(*running) : 0.0},
                {"stack", stack_},
+               {"generation", shared_.group_guard.generation()},
                {"collective", nullptr},
                {"collectives", 0},
                {"aborting", 0},

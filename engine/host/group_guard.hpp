@@ -33,6 +33,11 @@ class GroupGuard {
     connections_.clear();
   }
 
+  int generation() const {
+    const std::lock_guard lock(mutex_);
+    return generation_;
+  }
+
   // Connections of the groups of this generation.
   void add_sockets(const std::vector<int>& fds) {
     const std::lock_guard lock(mutex_);

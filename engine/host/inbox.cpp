@@ -72,6 +72,17 @@ void Inbox::set_running(bool running) {
   const std::lock_guard lock(mutex_);
   running_ = running;
   running_since_ = std::chrono::steady_clock::now();
+  title_.clear();
+}
+
+void Inbox::set_title(std::string title) {
+  const std::lock_guard lock(mutex_);
+  title_ = std::move(title);
+}
+
+std::string Inbox::title() const {
+  const std::lock_guard lock(mutex_);
+  return title_;
 }
 
 std::optional<std::chrono::nanoseconds> Inbox::running_for() const {

@@ -45,6 +45,9 @@ class Inbox {
   bool stopping() const;
 
   void set_running(bool running);
+  // What the request that runs is, for reports; forgotten when it ends.
+  void set_title(std::string title);
+  std::string title() const;
 
   // How long the request that runs has run; nothing when idle.
   std::optional<std::chrono::nanoseconds> running_for() const;
@@ -66,6 +69,7 @@ class Inbox {
   std::unordered_set<std::string> aborted_;
   bool stopping_ = false;
   bool running_ = false;
+  std::string title_;
   std::chrono::steady_clock::time_point running_since_;
 };
 

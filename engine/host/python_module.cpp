@@ -161,6 +161,13 @@ PyObject* set_running(PyObject*, PyObject* args) {
   return none();
 }
 
+PyObject* set_title(PyObject*, PyObject* args) {
+  const char* title = nullptr;
+  if (PyArg_ParseTuple(args, "s", &title) == 0) return nullptr;
+  context->inbox.set_title(title);
+  return none();
+}
+
 PyObject* abort_queued(PyObject*, PyObject*) {
   // Taken out here and now, before this thread takes the next one.
   context->outbox.push(Aborted{context->inbox.remove_type("execute_request")});
@@ -344,6 +351,8 @@ PyMethodDef methods[] = {
      "(channel, identities, header, parent, metadata, content, buffers) or None."},
     {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
     {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
+    {"set_title", set_title, METH_VARARGS,
+     "set_title(text): what reports call the request that runs."},
     {"abort_queued", abort_queued, METH_NOARGS, "Answer all queued cells with 'aborted'."},
     {"begin_generation", begin_generation, METH_VARARGS,
      "begin_generation(generation): no connection of it is known yet."},

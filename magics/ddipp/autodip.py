@@ -8,6 +8,7 @@ LOCAL_MARK = "#dip_locally"
 #: Cells that begin with one of these are for the notebook by their nature.
 OWN_MAGICS = (
     "%makedip",
+    "%dipstat",
     "%dipush",
     "%dipull",
     "%dipsync",

@@ -43,7 +43,7 @@ class OutputView:
         elif kind == "stream":
             self._text(content["name"], content["text"])
         elif kind in ("display_data", "execute_result", "update_display_data"):
-            plain = None if _has_front_end() else content["data"].get("text/plain")
+            plain = None if has_front_end() else content["data"].get("text/plain")
             if plain is not None and self._folder is not None:
                 self._folder.add(rank, "stdout", plain + "\n", time.monotonic())
                 return self.tick()
@@ -78,7 +78,7 @@ class OutputView:
         from IPython.display import publish_display_data
 
         data = content["data"]
-        if not InteractiveShell.initialized() or not _has_front_end():
+        if not InteractiveShell.initialized() or not has_front_end():
             self._text("stdout", data.get("text/plain", "") + "\n")
             return
         publish_display_data(
@@ -89,12 +89,21 @@ class OutputView:
         )
 
 
-def _has_front_end() -> bool:
-    """Tell whether a notebook shows rich output; a terminal shows text."""
+def _kernel() -> Any:
     from IPython import get_ipython
 
-    shell = get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
+    return getattr(get_ipython(), "kernel", None)
+
+
+def has_front_end() -> bool:
+    """Tell whether a notebook shows rich output; a terminal shows text."""
+    return _kernel() is not None
+
+
+def kernel_restarts() -> bool:
+    """Tell whether this process is a kernel that ends because it is to be started again."""
+    farewell = getattr(_kernel(), "_shutdown_message", None)
+    return farewell is not None and bool(farewell["content"].get("restart"))
 
 
 def text_table(rows: list[list[str]]) -> list[str]:

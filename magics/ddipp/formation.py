@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from . import rank as rank_side
+from .display import ranks_text, say
 from .errors import DdippError
 from .ranks import Ranks
 
@@ -117,3 +120,44 @@ def changes(
                 "name of the optimizer"
             )
     return lines
+
+
+def wait_until_idle(ranks: Ranks, grace_s: float) -> None:
+    """Wait for the cell of a notebook that is gone; Ctrl-C ends it.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        All of them.
+    grace_s : float
+        How long a rank may wait in a collective for one that has ended, in seconds.
+    """
+    told = False
+    interrupts = 0
+    waits_since: float | None = None
+    while True:
+        reports = ranks.reports(stack=False)
+        busy = [report for report in reports if report.state == "busy"]
+        if not busy:
+            return
+        who = [report.rank for report in busy]
+        if not told:
+            told = True
+            say(
+                f"{ranks_text(who)} still run a cell ({busy[0].title or 'unknown'}, since "
+                f"{max(report.seconds for report in busy):.0f} s); waiting for its end, Ctrl-C "
+                "ends it"
+            )
+        stuck = len(busy) < len(ranks) and any(report.waiting for report in busy)
+        waits_since = (waits_since or time.monotonic()) if stuck else None
+        try:
+            if waits_since is not None and time.monotonic() - waits_since > grace_s:
+                ranks.cut_any(who)
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            interrupts += 1
+            if interrupts > 2:
+                raise DdippError(f"{ranks_text(who)} did not react to interrupts") from None
+            ranks.signal(signal.SIGINT, who)
+            time.sleep(0.15)
+            ranks.cut_any(who)

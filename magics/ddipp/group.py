@@ -13,11 +13,11 @@ from typing import Any
 from . import apps
 from . import rank as rank_side
 from .cell import CellRun
+from .clusters import LocalCluster
 from .devices import choose_gpus, gpu_uuids
-from .display import OutputView, ranks_text, say
+from .display import OutputView, kernel_restarts, ranks_text, say
 from .errors import CellFailed, DdippError, RanksLost
-from .formation import changes, form_generation
-from .launchers import engine_environment, runs, wait_for_engines
+from .formation import changes, form_generation, wait_until_idle
 from .ranks import Ranks, is_death
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables, spread
@@ -31,8 +31,9 @@ FORM_ATTEMPTS = 3
 class Group:
     """Ranks that run cells together, each a ``dipengine`` that hosts the user's Python.
 
-    :meth:`start` starts ranks on this machine, :meth:`attach` takes engines that run already, on
-    any hosts. A group is also a context manager that shuts itself down.
+    :meth:`start` starts ranks on this machine, :meth:`resume` finds a group again that another
+    process has started, :meth:`attach` takes engines that run already, on any hosts. A group is
+    also a context manager that shuts itself down.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Group:
         gpus: list[int] | None = None,
         backend: str | None = None,
         app: str = "torch",
-        cluster: Any = None,
+        cluster: LocalCluster | None = None,
     ) -> None:
         self._cluster = cluster
         self._generation = 0
@@ -77,7 +78,7 @@ class Group:
         self.grace_s = 10.0
         self.hang_after_s: float | None = 120.0
         # Runs before the cluster's own exit handler, which would end it under a living client.
-        atexit.register(self.shutdown)
+        atexit.register(self._at_exit)
 
     # --- life --------------------------------------------------------------------------------
 
@@ -90,6 +91,7 @@ class Group:
         app: str = "torch",
         timeout_s: float = 60.0,
         verbose: bool = False,
+        linger_s: int = 10,
     ) -> Group:
         """Start engines on this machine and form their group.
 
@@ -105,14 +107,15 @@ class Group:
             Seconds to wait for the engines and for their rendezvous.
         verbose : bool
             Show the log of the start.
+        linger_s : int
+            Should this process be killed: seconds that the ranks wait, idle, for another one to
+            :meth:`resume` them.
 
         Raises
         ------
         DdippError
             With one line that names cause and remedy. Nothing is left running then.
         """
-        import ipyparallel
-
         app = apps.app_for_imports() if app == "auto" else app
         apps.load_app(app)  # a wrong name fails before anything is started
         chosen = None
@@ -122,25 +125,60 @@ class Group:
             ranks = len(chosen)
         if ranks is None or ranks < 1:
             raise DdippError("how many ranks? Give GPUs (-g all) or a number of CPU ranks (-n 2)")
-        cluster = ipyparallel.Cluster(
-            controller="ddipp", engines="ddipp", n=ranks, log_level=20 if verbose else 40
+        cluster = LocalCluster.start(
+            ranks, chosen, linger_s=linger_s, timeout_s=timeout_s, verbose=verbose
         )
         try:
-            cluster.start_controller_sync()
-            cluster.start_engines_sync(
-                n=ranks,
-                environment=engine_environment(chosen),
-                engine_args=["--restart=on-failure"],
-            )
-            client = cluster.connect_client_sync()
-            wait_for_engines(cluster, client, ranks, timeout_s)
-            group = cls(client, sorted(client.ids), gpus=chosen, app=app, cluster=cluster)
+            engine_ids = sorted(cluster.client.ids)
+            group = cls(cluster.client, engine_ids, gpus=chosen, app=app, cluster=cluster)
             group.timeout_s = timeout_s
             group.form()
+            cluster.own(app, chosen, engine_ids)
         except BaseException:
-            cluster.stop_cluster_sync()
+            atexit.unregister(group._at_exit)
+            cluster.stop()
             raise
         return group
+
+    @classmethod
+    def resume(cls, cluster_id: str | None = None, *, timeout_s: float = 60.0) -> Group:
+        """Take back a group that another process has started on this machine and left.
+
+        Variables are as they were. A cell that still runs is waited for; Ctrl-C ends it.
+
+        Parameters
+        ----------
+        cluster_id : str, optional
+            Name of its cluster; not needed for the only group whose notebook is gone.
+        timeout_s : float
+            Seconds to wait for the rendezvous.
+
+        Raises
+        ------
+        DdippError
+            When there is no such group.
+        """
+        cluster, note = LocalCluster.find(cluster_id, timeout_s)
+        group = cls(cluster.client, note.engine_ids, gpus=note.gpus, app=note.app, cluster=cluster)
+        group.timeout_s = timeout_s
+        try:
+            wait_until_idle(group.ranks, group.grace_s)
+            group._catch_up()
+        except BaseException:
+            atexit.unregister(group._at_exit)
+            cluster.leave()
+            raise
+        cluster.own(note.app, note.gpus, note.engine_ids)
+        return group
+
+    def _catch_up(self) -> None:
+        """Form a new generation of ranks that were in a group before."""
+        standings = self.ranks.apply(rank_side.standing)
+        self._generation = max(generation for generation, _ in standings)
+        # A rank that has never been in this group was started again while nobody looked.
+        self._lost = {rank for rank, (generation, _) in enumerate(standings) if generation < 0}
+        self._without_app = {rank for rank, (_, ready) in enumerate(standings) if not ready}
+        self.form()
 
     @classmethod
     def attach(
@@ -177,17 +215,23 @@ class Group:
 
     def shutdown(self) -> None:
         """End all ranks and the controller; ranks that were attached only leave their group."""
-        atexit.unregister(self.shutdown)
-        if self._cluster is None:
-            self.ranks.apply(apps.stop_here)
-            self.ranks.apply(rank_side.leave_group)
-            return
-        self.client.close()
-        for engine_set in self._cluster.engines.values():
-            # All at once: the cluster stops one after the other.
-            for one in filter(runs, list(engine_set.launchers.values())):
-                one.signal(signals.SIGTERM)
-        self._cluster.stop_cluster_sync()
+        atexit.unregister(self._at_exit)
+        if self._cluster is not None:
+            return self._cluster.stop()
+        self.ranks.apply(apps.stop_here)
+        self.ranks.apply(rank_side.leave_group)
+
+    def leave_running(self) -> None:
+        """Let the ranks go on, for :meth:`resume` in another process; this object is done."""
+        atexit.unregister(self._at_exit)
+        if self._cluster is not None:
+            self._cluster.leave()
+
+    def _at_exit(self) -> None:
+        if kernel_restarts():
+            self.leave_running()
+        else:
+            self.shutdown()
 
     def __enter__(self) -> Group:
         return self
@@ -311,8 +355,7 @@ class Group:
         """Tell whether the supervisors of these ranks still run, as far as it is known."""
         if self._cluster is None:
             return True
-        launchers = next(iter(self._cluster.engines.values())).launchers
-        return all(runs(launchers.get(str(self.ranks.engine_ids[rank]))) for rank in ranks)
+        return all(self._cluster.may_restart(self.ranks.engine_ids[rank]) for rank in ranks)
 
     def _notice_losses(self) -> None:
         """Form again, and say so, when ranks died since the last cell.
@@ -505,11 +548,6 @@ class Group:
         return " (it died and was started again)" if rank in self._lost else ""
 
     # --- facts -------------------------------------------------------------------------------
-
-    def status(self) -> list[dict[str, Any]]:
-        """Return one row a rank: host, pid, device, memory, backend of the group."""
-        self._notice_losses()
-        return self.ranks.apply(rank_side.status)
 
     def reports(self, *, stack: bool = True) -> list[RankReport]:
         """Return what each rank is doing, also while a cell runs or hangs.

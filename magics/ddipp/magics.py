@@ -1,79 +1,24 @@
-"""The magics: ``%makedip``, ``%%dip``, ``%dipush``, ``%dipull``, ``%dipsync``, ``%autodip``."""
+"""The magics: ``%makedip``, ``%dipstat``, ``%%dip``, ``%dipush``, ``%dipull`` and the others."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
+from . import options
 from .autodip import directed_lines
+from .clusters import left_behind
 from .devices import parse_ids
-from .display import text_table
+from .display import say
 from .errors import DdippError
 from .group import Group
+from .lookup import RemoteNames
 from .report import table as report_table
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong option in one line instead of ending the process."""
-
-    def error(self, message: str) -> NoReturn:
-        raise DdippError(f"{self.prog}: {message}. {self.format_usage().strip()}")
-
-    def read(self, line: str) -> argparse.Namespace:
-        try:
-            return self.parse_args(shlex.split(line))
-        except ValueError as error:
-            raise DdippError(f"{self.prog}: {error}") from None
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return seconds
-
-
-def _yes_or_no(text: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-
-
-def _makedip_parser() -> _Parser:
-    parser = _Parser(prog="%makedip", add_help=False)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("-g", "--gpus", help="'all' or GPU ids in rank order, such as 3,1")
-    where.add_argument("-n", "--ranks", type=int, help="number of CPU ranks")
-    parser.add_argument("-a", "--app", default="torch", help="client library to prepare")
-    parser.add_argument("-v", "--verbose", nargs="?", const=True, default=False, type=_yes_or_no)
-    parser.add_argument("-i", "--info", action="store_true", help="show the ranks")
-    parser.add_argument("-k", "--kill", action="store_true", help="end the group")
-    parser.add_argument("-r", "--restart", action="store_true", help="end and start the group")
-    parser.add_argument("-t", "--timeout", type=float, default=60.0, help="seconds for the start")
-    parser.add_argument("-w", "--why", action="store_true", help="show what each rank is doing")
-    parser.add_argument("--grace", type=_seconds, help="seconds that peers of a failed rank have")
-    parser.add_argument("--hang-after", type=_seconds, help="seconds without progress; 0: never")
-    return parser
-
-
-def _dip_parser() -> _Parser:
-    parser = _Parser(prog="%%dip", add_help=False)
-    parser.add_argument("where", nargs="?", default="remote")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
-    parser.add_argument("-S", "--see", help="ranks whose output is shown, or 'all'")
-    parser.add_argument("--ranks", type=parse_ids, help="ranks that run the cell")
-    parser.add_argument("--timeout", type=_seconds, help="seconds after which it is interrupted")
-    parser.add_argument("-a", "--appcmd", help="code that runs on the ranks before the cell")
-    parser.add_argument("--replay", action="store_true", help="show the last cell's output again")
-    return parser
-
+from .status import LiveTable
 
 PLACES = {
     "remote": "remote",
@@ -94,51 +39,73 @@ class DdippMagics(Magics):
         super().__init__(shell)
         self.group: Group | None = None
         self._last_start: dict[str, Any] | None = None
+        self._table: LiveTable | None = None
         self._autodip_flags: str | None = None
         self._suspended = False
+        # ipyparallel's client looks for it when ranks send messages of widgets.
+        self._shell_had_kernel = hasattr(shell, "kernel")
+        if not self._shell_had_kernel:
+            shell.kernel = None
         shell.input_transformers_cleanup.append(self._transform)
+        self._names = RemoteNames(
+            shell, lambda: self.group, self._transform, lambda: self._autodip_flags is not None
+        )
+        for note in left_behind():
+            say(
+                f"a group that an earlier notebook has left still runs ({note}); take it back "
+                f"with: %makedip --attach {note.cluster_id}"
+            )
 
     def unload(self) -> None:
         """End the group and leave IPython as it was."""
         self.shell.input_transformers_cleanup.remove(self._transform)
+        self._names.remove()
+        if not self._shell_had_kernel:
+            del self.shell.kernel
         self._end_group()
 
     # --- the group ---------------------------------------------------------------------------
 
     @line_magic
+    @options.documented(options.makedip)
     def makedip(self, line: str) -> None:
-        """Make, show or end a group.
-
-        ``%makedip -g all`` on all GPUs, ``-g 3,1`` on some, ``-n 2`` on two CPU ranks; ``-a app``,
-        ``-t seconds``, ``-v``; ``-i`` shows the ranks, ``-k`` ends them, ``-r`` starts them again;
-        ``--why`` shows what each rank is doing. ``--grace`` is how long peers of a rank that failed
-        may go on computing (10 s), ``--hang-after`` after how long without progress ``--why`` is
-        shown by itself (120 s, 0 for never); both also change a group that is there.
-        """
-        args = _makedip_parser().read(line)
+        """Make, show, change or end the group."""
+        args = options.makedip().read(line)
+        if args is None:
+            return
         if args.kill:
             return self._kill()
-        asked = args.gpus is not None or args.ranks is not None
+        asked = args.gpus is not None or args.ranks is not None or args.attach is not None
         if not asked and not args.restart:
             shown = args.info or args.why or args.grace is not None or args.hang_after is not None
             if shown:
                 return self._adjust(args)
-        if asked:
-            start = {"gpus": args.gpus, "ranks": args.ranks, "app": args.app}
-        elif args.restart and self._last_start is not None:
-            start = self._last_start
-        else:
-            raise DdippError("say where: %makedip -g all (GPUs) or %makedip -n 2 (CPU ranks)")
+            if self._last_start is None:
+                raise DdippError("say where: %makedip -g all (GPUs) or %makedip -n 2 (CPU ranks)")
         if self.group is not None and not args.restart:
             raise DdippError(
                 f"there is a group of {self.group.world_size} ranks; end it with %makedip -k or "
                 "replace it with -r"
             )
+        self._make(args, asked)
+        self._adjust(args)
+
+    def _make(self, args: argparse.Namespace, asked: bool) -> None:
+        start = self._last_start
+        if asked or start is None:
+            start = {"gpus": args.gpus, "ranks": args.ranks, "app": args.app}
         self._end_group()
-        self.group = Group.start(**start, timeout_s=args.timeout, verbose=args.verbose)
+        if args.attach is not None:
+            self.group = Group.resume(args.attach or None, timeout_s=args.timeout)
+            start = {"gpus": self.group.gpus, "ranks": None, "app": self.group.app}
+            if self.group.gpus is None:
+                start["ranks"] = self.group.world_size
+        else:
+            self.group = Group.start(
+                **start, timeout_s=args.timeout, verbose=args.verbose, linger_s=args.linger
+            )
         self._last_start = start
         print(self._describe(self.group))
-        self._adjust(args)
 
     def _adjust(self, args: argparse.Namespace) -> None:
         """Do what is asked of a group that is there."""
@@ -148,7 +115,7 @@ class DdippMagics(Magics):
         if args.hang_after is not None:
             group.hang_after_s = args.hang_after or None
         if args.info:
-            self._info()
+            self._show_table()
         if args.why:
             print(report_table(group.reports()))
 
@@ -163,20 +130,34 @@ class DdippMagics(Magics):
             raise DdippError("there is no group to end")
         ranks = self.group.world_size
         self._end_group()
-        print(f"ddipp: ended {ranks} ranks")
+        print(f"ddipp: ended {ranks} {'rank' if ranks == 1 else 'ranks'}")
 
     def _end_group(self) -> None:
+        self._end_table("the group has ended")
         if self.group is not None:
             group, self.group = self.group, None
             group.shutdown()
 
-    def _info(self) -> None:
-        rows = self._need_group().status()
-        columns = ["rank", "host", "pid", "device", "memory", "group"]
-        table = [columns] + [
-            [str(rank), *(str(row[name]) for name in columns[1:])] for rank, row in enumerate(rows)
-        ]
-        print("\n".join(text_table(table)))
+    @line_magic
+    def dipstat(self, line: str) -> None:
+        """``%dipstat``: show the ranks and what they do.
+
+        In a notebook the table stays up to date, also while a cell runs.
+        """
+        if line.strip():
+            raise DdippError("%dipstat has no options")
+        self._show_table()
+
+    def _show_table(self) -> None:
+        group = self._need_group()
+        self._end_table("a newer table is further down")
+        self._table = LiveTable(lambda: group.reports(stack=False), group.gpus)
+        self._table.show()
+
+    def _end_table(self, note: str) -> None:
+        if self._table is not None:
+            self._table.end(note)
+            self._table = None
 
     def _need_group(self) -> Group:
         if self.group is None:
@@ -186,15 +167,12 @@ class DdippMagics(Magics):
     # --- cells -------------------------------------------------------------------------------
 
     @line_cell_magic
+    @options.documented(options.dip)
     def dip(self, line: str, cell: str | None = None) -> None:
-        """Run the cell on the ranks (``remote``), here (``local``), or here and then there
-        (``everywhere``).
-
-        ``-q`` shows errors only, ``-S 0,2`` or ``-S all`` whose output to show (rank 0's),
-        ``--ranks 0,2-3`` where to run it, ``--timeout seconds`` how long it may take, ``-a "code"``
-        what to run on the ranks before it. ``%dip --replay`` shows the last output again.
-        """
-        args = _dip_parser().read(line)
+        """Run a cell on the ranks, here, or here and there."""
+        args = options.dip().read(line)
+        if args is None:
+            return
         place = PLACES.get(args.where)
         if place is None:
             raise DdippError(f"%%dip {args.where}: say remote, local or everywhere")
@@ -214,10 +192,10 @@ class DdippMagics(Magics):
                     + ("; it was not run on the ranks" if place == "everywhere" else "")
                 )
         if place in ("remote", "everywhere"):
-            options = {"see": see, "quiet": args.quiet, "ranks": args.ranks}
+            how = {"see": see, "quiet": args.quiet, "ranks": args.ranks}
             if args.appcmd:
-                group.run(args.appcmd, **options)
-            group.run(cell, timeout_s=args.timeout, **options)
+                group.run(args.appcmd, **how)
+            group.run(cell, timeout_s=args.timeout, **how)
 
     @staticmethod
     def _ranks_to_see(args: argparse.Namespace, group: Group) -> list[int] | None:
@@ -245,7 +223,7 @@ class DdippMagics(Magics):
         word, _, flags = line.strip().partition(" ")
         if word == "on":
             self._need_group()
-            _dip_parser().read(flags)
+            options.dip().read(flags)
             self._autodip_flags = flags.strip()
             print(f"ddipp: cells run on the ranks; those with {'#dip_locally'} stay here")
         elif word == "off":
@@ -284,27 +262,21 @@ class DdippMagics(Magics):
         group.push({name: self.shell.user_ns[name] for name in names})
 
     @line_magic
+    @options.documented(options.dipull)
     def dipull(self, line: str) -> None:
-        """``%dipull [-r rank] a b``: get variables of a rank, of rank 0 by default."""
-        parser = _Parser(prog="%dipull", add_help=False)
-        parser.add_argument("-r", "--rank", type=int, default=0)
-        parser.add_argument("names", nargs="+")
-        args = parser.read(line.replace(",", " "))
+        """Get variables of a rank."""
+        args = options.dipull().read(line.replace(",", " "))
+        if args is None:
+            return
         self.shell.user_ns.update(self._need_group().pull(args.names, args.rank))
 
     @line_magic
+    @options.documented(options.dipsync)
     def dipsync(self, line: str) -> None:
-        """``%dipsync [-f rank] [-t ranks] [a b]``: copy variables of one rank to others.
-
-        From the first rank that has not lost its variables, to those that have or else to all
-        others. Without names all that can be copied. Name a model and its optimizer together.
-        """
-        parser = _Parser(prog="%dipsync", add_help=False)
-        parser.add_argument("-f", "--from", dest="source", type=int)
-        parser.add_argument("-t", "--to", dest="targets", type=parse_ids)
-        parser.add_argument("names", nargs="*")
-        # Only names are separated by commas as well as by spaces.
-        args = parser.read(line)
+        """Copy variables of one rank to others."""
+        args = options.dipsync().read(line)  # only names are separated by commas, too
+        if args is None:
+            return
         names = [name for text in args.names for name in text.split(",") if name]
         done = self._need_group().sync(names or None, args.source, args.targets)
         targets = ", ".join(map(str, done["targets"]))

@@ -390,20 +390,8 @@ def pull(names: list[str]) -> dict[str, Any]:
     return {name: namespace[name] for name in names}
 
 
-def status() -> dict[str, Any]:
-    """Return a row of the status table."""
-    row: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "device": "cpu"}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        device = torch.cuda.current_device()
-        free, total = torch.cuda.mem_get_info(device)
-        row["device"] = f"cuda:{device} {torch.cuda.get_device_name(device)}"
-        row["memory"] = f"{(total - free) / 2**30:.1f} / {total / 2**30:.1f} GiB"
-    else:
-        with open("/proc/self/statm") as file:
-            pages = int(file.read().split()[1])
-        row["memory"] = f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
-    dist: Any = sys.modules.get("torch.distributed")
-    formed = dist is not None and dist.is_available() and dist.is_initialized()
-    row["group"] = dist.get_backend() if formed else "none"
-    return row
+def standing() -> tuple[int, bool]:
+    """Return the last generation that this rank was in, -1 for none, and if its app is ready."""
+    from . import apps
+
+    return _generation, apps.is_active()

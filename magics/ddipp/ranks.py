@@ -191,6 +191,12 @@ class Ranks:
         for rank in self.living(ranks):
             self._ask(rank, "ddipp_cut_request", {"generation": generation})
 
+    def cut_any(self, ranks: Sequence[int]) -> None:
+        """As `cut`, of the generation that each rank is in."""
+        for report in self.reports(stack=False):
+            if report.rank in ranks:
+                self.cut(report.generation, [report.rank])
+
     def _ask(self, rank: int, msg_type: str, content: dict[str, Any]) -> Any:
         """Send a control request; returns a future of one message, or None for a dead rank."""
         try:

@@ -22,10 +22,16 @@ class RankReport:
     ----------
     rank : int
         Which.
+    host, pid : str, int
+        Where it runs; ``""`` and 0 for a rank that does not answer.
     state : str
         ``"idle"``, ``"busy"``, ``"dead"`` or ``"no answer"``.
     seconds : float
         How long it has been busy.
+    title : str
+        The first line of the cell that it runs.
+    memory : int
+        Bytes of main memory.
     collective : str
         Name of the collective that it waits in, or of the last one; ``""`` when there was none.
     number : int
@@ -36,6 +42,8 @@ class RankReport:
         Whether it has not ended.
     age : float
         Seconds since it began, if waiting; else since it ended.
+    generation : int
+        Of the group that it is in; -1 for none.
     collectives : int
         Started in this generation.
     aborting : int
@@ -49,11 +57,16 @@ class RankReport:
     rank: int
     state: str
     seconds: float = 0.0
+    host: str = ""
+    pid: int = 0
+    title: str = ""
+    memory: int = 0
     collective: str = ""
     number: int = 0
     elements: int = 0
     waiting: bool = False
     age: float = 0.0
+    generation: int = -1
     collectives: int = 0
     aborting: int = 0
     stack: list[str] = field(default_factory=list)
@@ -67,6 +80,11 @@ class RankReport:
             rank=rank,
             state=content["state"],
             seconds=content["seconds"],
+            host=content["host"],
+            pid=content["pid"],
+            title=content["title"],
+            memory=content["memory"],
+            generation=content["generation"],
             collective=last.get("name", ""),
             number=last.get("number", 0),
             elements=last.get("elements", 0),
@@ -106,7 +124,8 @@ def parse_stack(text: str) -> list[str]:
     return frames
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
@@ -114,7 +133,7 @@ def _doing(report: RankReport) -> str:
     if not report.collective:
         return "none yet"
     verb = "waits in" if report.waiting else "last was"
-    ago = _duration(report.age) + ("" if report.waiting else " ago")
+    ago = duration(report.age) + ("" if report.waiting else " ago")
     size = f", {report.elements:,} elements" if report.elements else ""
     return f"{verb} {report.call} ({ago}{size})"
 
@@ -140,7 +159,7 @@ def table(reports: Sequence[RankReport], frames: int = 4) -> str:
 
     rows = [["rank", "state", "collective", "GPU"]]
     for report in reports:
-        busy = f" {_duration(report.seconds)}" if report.state == "busy" else ""
+        busy = f" {duration(report.seconds)}" if report.state == "busy" else ""
         rows.append([str(report.rank), report.state + busy, _doing(report), _gpu(report)])
     header, *lines = text_table(rows)
     shown = [header]

@@ -177,7 +177,7 @@ def test_deaths_at_random_moments(training: Training, capsys):
         victim = training.random.choice(everyone)
         kind = training.random.choice(["SIGKILL", "SIGSEGV", "SIGABRT", "exit"])
         if training.random.random() < 0.5:  # in the middle of something
-            pid = training.group.status()[victim]["pid"]
+            pid = training.group.reports(stack=False)[victim].pid
             sent: list[float] = []
 
             def kill(pid: int = pid, sent: list[float] = sent) -> None:

@@ -14,16 +14,18 @@ namespace {
 const TimePoint kStart{};
 
 struct World {
+  explicit World(HeartMonitorOptions heart = {1000ms, 2}, std::chrono::seconds linger = 0s)
+      : hub(HubOptions{heart, 5000ms, linger, Json{{"mux", 7}},
+                       [this](const std::string& type) {
+                         return Header{
+                             "fresh" + std::to_string(++made_ids), type, "hub", "", "", ""};
+                       }},
+            ledger, store, kStart) {}
+
   MemoryStore store{MemoryStoreOptions{}};
   Ledger ledger{store};
   int made_ids = 0;
-  Hub hub{HubOptions{{1000ms, 2},
-                     5000ms,
-                     Json{{"mux", 7}},
-                     [this](const std::string& type) {
-                       return Header{"fresh" + std::to_string(++made_ids), type, "hub", "", "", ""};
-                     }},
-          ledger, store, kStart};
+  Hub hub;
 
   Message message(const std::string& type, Json content = Json::object()) {
     Message result;
@@ -350,4 +352,31 @@ TEST_CASE("restored engines keep their ids, and are lost when they don't answer"
   const auto lost = world.take<EngineLost>();
   REQUIRE(lost.size() == 1);
   CHECK(lost[0].engine.uuid == "b");
+}
+
+TEST_CASE("a cluster without clients and work ends after its time, engines first") {
+  World world({1000ms, 100}, 10s);
+  world.register_engine("u");
+  const auto told_to_end = [&world](std::chrono::seconds second) {
+    world.hub.tick(kStart + second);
+    return !world.take<ShutDownEngines>().empty();
+  };
+  CHECK_FALSE(told_to_end(9s));
+  world.hub.on_clients(true, kStart + 9s);
+  CHECK_FALSE(told_to_end(60s));
+  world.hub.on_clients(false, kStart + 60s);
+  CHECK(world.hub.next_deadline() <= kStart + 61s);
+  CHECK_FALSE(told_to_end(69s));
+  // What a client that is gone has left to do holds the cluster, and the time begins anew after it.
+  world.ledger.submit(ddipp::test::make_record("a", "u"));
+  CHECK_FALSE(told_to_end(75s));
+  world.ledger.finish("a", ddipp::test::make_result("r"), Timestamp{});
+  CHECK_FALSE(told_to_end(84s));
+  CHECK(told_to_end(85s));
+  CHECK_FALSE(told_to_end(86s));
+  CHECK(world.take<Stop>().empty());
+  world.hub.on_engine_shutdown("u", kStart + 86s);
+  world.hub.tick(kStart + 87s);
+  world.hub.tick(kStart + 87s);
+  CHECK(world.take<Stop>().size() == 1);
 }

@@ -42,6 +42,11 @@ def start_here(name: str) -> None:
     _active = app
 
 
+def is_active() -> bool:
+    """Tell whether this rank is prepared for a library."""
+    return _active is not None
+
+
 def stop_here() -> None:
     """Undo `start_here`."""
     global _active
