@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core import page
 
 
 def printable(error: Any) -> Any:
@@ -26,6 +27,11 @@ def printable(error: Any) -> Any:
 
 class EngineShell(ZMQInteractiveShell):
     """ipykernel's shell; an exception that can't be printed is reported under its name."""
+
+    def init_hooks(self) -> None:
+        """Let ``name?`` display its text: clients of engines have no pager."""
+        super().init_hooks()
+        self.set_hook("show_in_pager", page.as_hook(page.display_page), 50)
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         saved = sys.stdout, sys.stderr
@@ -50,3 +56,7 @@ class EngineShell(ZMQInteractiveShell):
         result = await super().run_cell_async(*args, **kwargs)
         result.error_in_exec = printable(result.error_in_exec)
         return result
+
+
+# Libraries know a notebook by the name of its shell's class.
+EngineShell.__name__ = ZMQInteractiveShell.__name__

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from . import rank as rank_side
-from .display import ranks_text, say
+from .display import has_front_end, ranks_text, say
 from .errors import DdippError
 from .ranks import Ranks
 
@@ -38,6 +38,7 @@ def form_generation(
     world_size = len(ranks)
     facts = ranks.apply(rank_side.probe)
     ranks.apply_each(rank_side.set_environment, _environments(facts, backend))
+    ranks.apply(rank_side.show_as, has_front_end())
     _import_torch(ranks)
     held = ranks.apply(rank_side.leave_group)
     one_host = len({fact["host"] for fact in facts}) == 1

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .autodip import Autodip
     from .group import Group
 
 #: What a person would wait for a list of names, in seconds.
@@ -85,23 +86,14 @@ class RemoteNames:
         Of the notebook.
     group : callable
         Returns the group, or None.
-    direct : callable
-        Takes the lines of a cell and returns them as %autodip directs them.
-    is_on : callable
-        Tells whether %autodip is on.
+    autodip : Autodip
+        Knows which cells go to the ranks.
     """
 
-    def __init__(
-        self,
-        shell: Any,
-        group: Callable[[], Group | None],
-        direct: Callable[[list[str]], list[str]],
-        is_on: Callable[[], bool],
-    ) -> None:
+    def __init__(self, shell: Any, group: Callable[[], Group | None], autodip: Autodip) -> None:
         self._shell = shell
         self._group = group
-        self._direct = direct
-        self._is_on = is_on
+        self._autodip = autodip
         self._inspect_locally = shell.object_inspect_mime
         self._matcher: Any = None
         self._add_matcher()
@@ -142,7 +134,7 @@ class RemoteNames:
 
         nothing: dict[str, Any] = {"completions": []}
         lines = context.full_text.split("\n")
-        directed = self._direct(context.full_text.splitlines(keepends=True))
+        directed = self._autodip.direct(context.full_text.splitlines(keepends=True))
         code = body("".join(directed))
         skipped = len(lines) - 1 - (code or "").count("\n")  # the line of %%dip, if it is there
         if code is None or context.cursor_line < skipped or context.token.startswith("%"):
@@ -162,11 +154,11 @@ class RemoteNames:
         }
 
     def _inspect(self, name: str, detail_level: int = 0, **options: Any) -> dict[str, str]:
-        if self._is_on() and (remote := self._ask(inspect_here, name, detail_level)):
+        if self._autodip.on and (remote := self._ask(inspect_here, name, detail_level)):
             return dict(remote)
         try:
             return dict(self._inspect_locally(name, detail_level, **options))
         except KeyError:
-            if not self._is_on() and (remote := self._ask(inspect_here, name, detail_level)):
+            if not self._autodip.on and (remote := self._ask(inspect_here, name, detail_level)):
                 return dict(remote)
             raise

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 from . import options
-from .autodip import directed_lines
+from .autodip import LOCAL_MARK, Autodip
 from .clusters import left_behind
 from .devices import parse_ids
 from .display import say
@@ -40,16 +38,12 @@ class DdippMagics(Magics):
         self.group: Group | None = None
         self._last_start: dict[str, Any] | None = None
         self._table: LiveTable | None = None
-        self._autodip_flags: str | None = None
-        self._suspended = False
+        self._autodip = Autodip(shell)
         # ipyparallel's client looks for it when ranks send messages of widgets.
         self._shell_had_kernel = hasattr(shell, "kernel")
         if not self._shell_had_kernel:
             shell.kernel = None
-        shell.input_transformers_cleanup.append(self._transform)
-        self._names = RemoteNames(
-            shell, lambda: self.group, self._transform, lambda: self._autodip_flags is not None
-        )
+        self._names = RemoteNames(shell, lambda: self.group, self._autodip)
         for note in left_behind():
             say(
                 f"a group that an earlier notebook has left still runs ({note}); take it back "
@@ -58,8 +52,8 @@ class DdippMagics(Magics):
 
     def unload(self) -> None:
         """End the group and leave IPython as it was."""
-        self.shell.input_transformers_cleanup.remove(self._transform)
         self._names.remove()
+        self._autodip.remove()
         if not self._shell_had_kernel:
             del self.shell.kernel
         self._end_group()
@@ -130,7 +124,9 @@ class DdippMagics(Magics):
             raise DdippError("there is no group to end")
         ranks = self.group.world_size
         self._end_group()
-        print(f"ddipp: ended {ranks} {'rank' if ranks == 1 else 'ranks'}")
+        also = "; cells run in the notebook" if self._autodip.on else ""
+        self._autodip.flags = None
+        print(f"ddipp: ended {ranks} {'rank' if ranks == 1 else 'ranks'}{also}")
 
     def _end_group(self) -> None:
         self._end_table("the group has ended")
@@ -184,7 +180,7 @@ class DdippMagics(Magics):
         if cell is None:
             raise DdippError("%dip --replay, or %%dip above the code that is to run on the ranks")
         if place in ("local", "everywhere"):
-            with self._without_autodip():
+            with self._autodip.suspended():
                 result = self.shell.run_cell(cell)
             if not result.success:
                 raise DdippError(
@@ -224,26 +220,13 @@ class DdippMagics(Magics):
         if word == "on":
             self._need_group()
             options.dip().read(flags)
-            self._autodip_flags = flags.strip()
-            print(f"ddipp: cells run on the ranks; those with {'#dip_locally'} stay here")
+            self._autodip.flags = flags.strip()
+            print(f"ddipp: cells run on the ranks; those with {LOCAL_MARK} stay here")
         elif word == "off":
-            self._autodip_flags = None
+            self._autodip.flags = None
             print("ddipp: cells run in the notebook")
         else:
             raise DdippError("%autodip on, or %autodip off")
-
-    def _transform(self, lines: list[str]) -> list[str]:
-        if self._autodip_flags is None or self._suspended:
-            return lines
-        return directed_lines(lines, self._autodip_flags)
-
-    @contextlib.contextmanager
-    def _without_autodip(self) -> Iterator[None]:
-        self._suspended = True
-        try:
-            yield
-        finally:
-            self._suspended = False
 
     # --- variables ---------------------------------------------------------------------------
 

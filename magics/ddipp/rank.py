@@ -97,6 +97,27 @@ def set_environment(values: dict[str, str], defaults: dict[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
+def show_as(rich: bool) -> None:
+    """Let libraries choose between bars of widgets and of text as they would in the notebook.
+
+    They ask for the shell's class and for its configuration.
+
+    Parameters
+    ----------
+    rich : bool
+        Whether the cells are typed in a notebook, not in a terminal.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    # Jupyter's qtconsole is what tqdm knows as a kernel whose front end shows text.
+    type(shell).__name__ = "ZMQInteractiveShell" if rich else "QtInteractiveShell"
+    if rich:
+        shell.config.setdefault("IPKernelApp", {})
+    else:
+        shell.config.pop("IPKernelApp", None)
+
+
 def import_torch() -> str:
     """Load torch and return its version.
 
