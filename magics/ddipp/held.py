@@ -159,8 +159,14 @@ def bind_models(default_before: Any) -> None:
             continue  # its construction failed
         if model.process_group is default_before:
             model.process_group = dist.group.WORLD
-        if model.process_group in _c10d()._world.pg_map:
+        if model.process_group in _living_groups():
             _renew_reducer(model)
+
+
+def _living_groups() -> Any:
+    c10d = _c10d()
+    world = getattr(c10d, "_world", None)
+    return c10d._pg_map if world is None else world.pg_map  # before torch 2.0
 
 
 def _renew_reducer(model: Any) -> None:

@@ -215,10 +215,11 @@ def _guard_groups_made_later() -> None:
         backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
         with _guarding_new_sockets(backend):
             made = make(*args, **kwargs)
-        name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
         torch_plugin, _ = plugin.load()
-        if name is not None and torch_plugin is not None:
-            torch_plugin.add(name)
+        if torch_plugin is not None:
+            name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
+            if name is not None:
+                torch_plugin.add(name)
         return made
 
     c10d._new_process_group_helper = make_guarded
