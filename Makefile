@@ -53,11 +53,13 @@ build/stamps/packages: pyproject.toml build/stamps/venv
 	@$(BIN)/pip install -q --disable-pip-version-check -r build/stamps/requirements.txt
 	@touch $@
 
-# The same route as a user's `pip install .`, without isolation so that it is quick.
+# The same route as a user's `pip install .`, without isolation so that it is quick. The wheel stays
+# for tests with other environments.
 build/stamps/install: $(SOURCES) pyproject.toml build/stamps/packages
 	@echo "Building and installing ddipp"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	@$(BIN)/pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w build/dist \
 	  $(if $(CI),-C cmake.define.DDIPP_WERROR=ON) .
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --force-reinstall build/dist/ddipp-*.whl
 	@touch $@
 
 .PHONY: install
@@ -112,12 +114,13 @@ fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15
 	done
 
 # Programs of others that some tests need; without them those tests are skipped and say so.
-PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2
+PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2 chromium
 
 .PHONY: peers
-peers: build/stamps/packages ## Install what the tests of ssh, MPI and two hosts need
+peers: build/stamps/packages ## Install what the tests of ssh, MPI, two hosts, JupyterLab and fastai 1 need
 	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
-	@$(BIN)/pip install -q --disable-pip-version-check mpi4py
+	@$(BIN)/pip install -q --disable-pip-version-check mpi4py jupyterlab ipywidgets playwright
+	@$(BIN)/python compat/environments.py fastai_v1
 
 FAULT_ROUNDS ?= 100
 

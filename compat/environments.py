@@ -16,6 +16,13 @@ OLD_CLIENTS = {
     "8.8.0": (("ipyparallel==8.8.0", "ipykernel<7"), (3, 13)),
 }
 
+#: What the app's own message names, and what its test needs beside it.
+FASTAI_V1 = (
+    *("fastai==1.0.61", "torch==1.13.1", "torchvision==0.14.1", "numpy<1.24", "pandas<2"),
+    *("pillow<10", "matplotlib<3.8", "setuptools<81", "fastprogress<1.0.4"),
+    *("ipykernel", "ipyparallel", "cloudpickle", "psutil", "scikit-learn<1.4", "nbclient"),
+)
+
 
 def pythons() -> dict[tuple[int, int], Path]:
     """Return an interpreter with a shared libpython for each version found on this machine.
@@ -37,10 +44,14 @@ def pythons() -> dict[tuple[int, int], Path]:
     return found
 
 
+def cache_folder() -> Path:
+    """Return where environments are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddipp" / "test-envs"
+
+
 def environment(python: Path | str, name: str, *packages: str) -> Path:
     """Return the interpreter of a virtual environment, which is made once and kept in a cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddipp" / "test-envs"
-    folder = cache / name
+    folder = cache_folder() / name
     if not (folder / "ready").exists():
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         pip = [folder / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
@@ -69,3 +80,24 @@ def with_our_packages(folder: Path) -> dict[str, str]:
     for name in ("ddipp", "ddipp_engine"):
         (folder / name).symlink_to(installed / name)
     return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def fastai_v1(make: bool = True) -> Path | None:
+    """Return the interpreter of an environment with fastai 1, or None where there can be none.
+
+    Parameters
+    ----------
+    make : bool
+        Whether to make it should it be missing; it takes some gigabytes.
+    """
+    usable = [version for version in pythons() if (3, 9) <= version <= (3, 10)]
+    if not usable:
+        return None
+    name = "fastai-v1-py{}.{}".format(*max(usable))
+    if not make and not (cache_folder() / name / "ready").exists():
+        return None
+    return environment(pythons()[max(usable)], name, *FASTAI_V1)
+
+
+if __name__ == "__main__":
+    print({"fastai_v1": fastai_v1}[sys.argv[1]]())

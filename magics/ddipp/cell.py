@@ -67,7 +67,7 @@ class CellRun:
     ) -> None:
         self._group = group
         self._view = view
-        self._grace_s = group.grace_s
+        self._grace_s = group.limits.grace_s
         # None wakes the loop: a rank is done.
         self._messages: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
         self._hang_watch = HangWatch(group)
@@ -151,7 +151,7 @@ class CellRun:
         errors = self._errors()
         self._group.client.purge_local_results(done)
         if stuck:
-            self._group.abandon(stuck)
+            self._group.generations.abandon(stuck)
             raise CellInterrupted(
                 f"{ranks_text(stuck)} did not react to {self._interrupts} interrupts; start again "
                 "with %makedip -r",
@@ -192,7 +192,7 @@ class CellRun:
         if not pending:
             return
         if new:
-            self._group.leave(new)
+            self._group.generations.leave(new)
             self._group.ranks.cut(self._group.generation, new)
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
@@ -269,7 +269,7 @@ class HangWatch:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._after_s = group.hang_after_s
+        self._after_s = group.limits.hang_after_s
         self._period_s = min(5.0, (self._after_s or 0) / 4)
         self._seen: list[tuple[int, bool]] = []
         self._since = time.monotonic()

@@ -11,8 +11,9 @@ import contextlib
 import json
 import os
 import signal as signals
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def _list(some: Sequence[Note], before: str) -> str:
     return before + ", ".join(f"{note.cluster_id} ({note})" for note in some) if some else ""
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signals.signal(signals.SIGINT, signals.SIG_IGN)
+    try:
+        yield
+    finally:
+        signals.signal(signals.SIGINT, before)
+
+
 class LocalCluster:
     """A controller and engines on this machine, with a client.
 
@@ -221,7 +234,6 @@ class LocalCluster:
         import ipyparallel
 
         note = _choose(cluster_id)
-        # Nothing has changed in that file; it is told not to write it.
         path = _folder() / f"cluster-{note.cluster_id}.json"
         cluster = ipyparallel.Cluster.from_file(str(path), log_level=40)
         client = cluster.connect_client_sync()
@@ -264,7 +276,11 @@ class LocalCluster:
         self.client.close()
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes; Ctrl-C does not stop it half-way."""
+        with _uninterrupted():
+            self._stop()
+
+    def _stop(self) -> None:
         self.client.close()
         for engine_set in self._cluster.engines.values():
             # All at once: the cluster stops one after the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Collection
@@ -27,6 +28,7 @@ class OutputView:
     def __init__(self, ranks: Collection[int] | None, world_size: int, quiet: bool = False) -> None:
         self._ranks = set(range(world_size)) if ranks is None else set(ranks)
         self._folder = Folder(self._ranks) if len(self._ranks) > 1 else None
+        self._rich_outputs: dict[str, dict[str, Any]] = {}  # by what is equal for equal ones
         self._quiet = quiet
         self._last_label: tuple[int, ...] = ()
         self._at_line_start = True
@@ -47,9 +49,15 @@ class OutputView:
             if plain is not None and self._folder is not None:
                 self._folder.add(rank, "stdout", plain + "\n", time.monotonic())
                 return self.tick()
-            self.tick(everything=True)
-            self._label((rank,))
-            self._rich(content, update=kind == "update_display_data")
+            update = kind == "update_display_data"
+            if self._folder is None or update or _is_alive(content):
+                self.tick(everything=True)
+                self._label((rank,))
+                return self._rich(content, update)
+            key = json.dumps([content["data"], content.get("metadata")], sort_keys=True)
+            self._rich_outputs[key] = content
+            self._folder.add_rich(rank, key, time.monotonic())
+            self.tick()
 
     def tick(self, *, everything: bool = False) -> None:
         """Show what has waited long enough for its like from other ranks, or everything."""
@@ -57,7 +65,10 @@ class OutputView:
             return
         for line in self._folder.take(time.monotonic(), everything=everything):
             self._label(line.ranks)
-            self._text(line.stream, line.text)
+            if line.stream == "rich":
+                self._rich(self._rich_outputs[line.text], update=False)
+            else:
+                self._text(line.stream, line.text)
 
     def _label(self, ranks: tuple[int, ...]) -> None:
         if self._folder is None or self._last_label == ranks:
@@ -87,6 +98,12 @@ class OutputView:
             transient=content.get("transient") or {},
             update=update,
         )
+
+
+def _is_alive(content: dict[str, Any]) -> bool:
+    """Tell whether an output will change: it is not to be shown once for several ranks."""
+    by_name = (content.get("transient") or {}).get("display_id")
+    return bool(by_name) or "application/vnd.jupyter.widget-view+json" in content["data"]
 
 
 def _kernel() -> Any:

@@ -16,9 +16,9 @@ class Line:
     ranks : tuple of int
         Who wrote it.
     stream : str
-        ``"stdout"`` or ``"stderr"``.
+        ``"stdout"``, ``"stderr"``, or ``"rich"`` for something else than text.
     text : str
-        Line end included, unless the line is not complete.
+        Line end included, unless the line is not complete; what is equal for equal rich outputs.
     """
 
     ranks: tuple[int, ...]
@@ -55,6 +55,10 @@ class Folder:
             else:
                 lines.append((now, stream, piece))
 
+    def add_rich(self, rank: int, key: str, now: float) -> None:
+        """Take something that a rank has displayed; `key` is equal for what looks alike."""
+        self._lines[rank].append((now, "rich", key))
+
     def take(self, now: float, *, everything: bool = False) -> list[Line]:
         """Return the lines that need not wait any more.
 
@@ -70,7 +74,7 @@ class Folder:
             oldest = min(heads, key=lambda rank: heads[rank][0])
             since, stream, text = heads[oldest]
             like = tuple(rank for rank, head in heads.items() if head[1:] == (stream, text))
-            complete = text.endswith(("\n", "\r"))
+            complete = stream == "rich" or text.endswith(("\n", "\r"))
             all_agree = complete and len(like) == len(self._lines)
             if not (everything or all_agree or now - since >= self._patience_s):
                 break

@@ -123,6 +123,49 @@ def changes(
     return lines
 
 
+def connect_client(connection_file: str | None) -> Any:
+    """Return a client of a running controller.
+
+    Parameters
+    ----------
+    connection_file : str, optional
+        Of the client; that of the default profile when not given.
+
+    Raises
+    ------
+    DdippError
+        When nobody answers there.
+    """
+    import ipyparallel
+
+    try:
+        return ipyparallel.Client(connection_file, timeout=10)
+    except OSError as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DdippError(
+            f"no controller answers ({why}); start one with: dipcluster start, or give its "
+            "ipcontroller-client.json"
+        ) from None
+
+
+def in_host_order(client: Any) -> tuple[list[int], str]:
+    """Return the engines of a client, host by host, and the backend that they can use.
+
+    Raises
+    ------
+    DdippError
+        When there are none.
+    """
+    if not client.ids:
+        raise DdippError("the controller has no engines; start some with: dipengine")
+    ranks = Ranks(client, client.ids)
+    facts = ranks.apply(rank_side.probe)
+    hosts = [fact["host"] for fact in facts]
+    order = sorted(range(len(ranks)), key=lambda rank: hosts.index(hosts[rank]))
+    enough = all(fact["gpus"] >= hosts.count(fact["host"]) for fact in facts)
+    return [ranks.engine_ids[rank] for rank in order], "nccl" if enough else "gloo"
+
+
 def wait_until_idle(ranks: Ranks, grace_s: float) -> None:
     """Wait for the cell of a notebook that is gone; Ctrl-C ends it.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import signal as signals
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,17 +13,16 @@ from . import rank as rank_side
 from .cell import CellRun
 from .clusters import LocalCluster
 from .devices import choose_gpus, gpu_uuids
-from .display import OutputView, kernel_restarts, ranks_text, say
-from .errors import CellFailed, DdippError, RanksLost
-from .formation import changes, form_generation, wait_until_idle
+from .display import OutputView, kernel_restarts
+from .errors import CellFailed, DdippError
+from .formation import connect_client, in_host_order, wait_until_idle
+from .generations import Generations, Limits
 from .ranks import Ranks, is_death
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables, spread
 
 #: Pushes of at least this many bytes are written once for all ranks of a host.
 SHARE_FROM_BYTES = 1_000_000
-#: How often a group is tried to form while ranks die.
-FORM_ATTEMPTS = 3
 
 
 class Group:
@@ -43,12 +40,10 @@ class Group:
         Calls to the ranks, by rank.
     gpus : list of int or None
         The GPU of each rank, by rank; None for CPU ranks.
-    timeout_s : float
-        For the start of ranks and for a rendezvous, in seconds.
-    grace_s : float
-        How long peers of a rank that failed may go on computing, in seconds.
-    hang_after_s : float or None
-        A report is shown when no rank makes progress for so many seconds; None for never.
+    generations : Generations
+        The process group, and what ranks have lost.
+    limits : Limits
+        Times that may be changed.
     """
 
     def __init__(
@@ -62,21 +57,15 @@ class Group:
         cluster: LocalCluster | None = None,
     ) -> None:
         self._cluster = cluster
-        self._generation = 0
-        self._formed = False
-        self._abandoned: set[int] = set()
-        self._lost: set[int] = set()  # started again, and without their variables since
-        self._without_app: set[int] = set(range(len(engine_ids)))
-        self._cut_off: set[int] = set()  # gone, and perhaps only from the network
         self.client = client
         self.gpus = gpus
         uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
         self.ranks = Ranks(client, engine_ids, uuids)
         self.backend = backend or ("gloo" if gpus is None else "nccl")
         self.app = app
-        self.timeout_s = 60.0
-        self.grace_s = 10.0
-        self.hang_after_s: float | None = 120.0
+        self.limits = Limits()
+        restarts = self._may_restart if cluster is not None else None
+        self.generations = Generations(self.ranks, self.backend, app, self.limits, restarts)
         # Runs before the cluster's own exit handler, which would end it under a living client.
         atexit.register(self._at_exit)
 
@@ -128,15 +117,18 @@ class Group:
         cluster = LocalCluster.start(
             ranks, chosen, linger_s=linger_s, timeout_s=timeout_s, verbose=verbose
         )
+        engine_ids = sorted(cluster.client.ids)
         try:
-            engine_ids = sorted(cluster.client.ids)
             group = cls(cluster.client, engine_ids, gpus=chosen, app=app, cluster=cluster)
-            group.timeout_s = timeout_s
+        except BaseException:
+            cluster.stop()
+            raise
+        group.limits.timeout_s = timeout_s
+        try:
             group.form()
             cluster.own(app, chosen, engine_ids)
         except BaseException:
-            atexit.unregister(group._at_exit)
-            cluster.stop()
+            group.shutdown()
             raise
         return group
 
@@ -160,25 +152,15 @@ class Group:
         """
         cluster, note = LocalCluster.find(cluster_id, timeout_s)
         group = cls(cluster.client, note.engine_ids, gpus=note.gpus, app=note.app, cluster=cluster)
-        group.timeout_s = timeout_s
+        group.limits.timeout_s = timeout_s
         try:
-            wait_until_idle(group.ranks, group.grace_s)
-            group._catch_up()
+            wait_until_idle(group.ranks, group.limits.grace_s)
+            group.generations.resume()
         except BaseException:
-            atexit.unregister(group._at_exit)
-            cluster.leave()
+            group.leave_running()
             raise
         cluster.own(note.app, note.gpus, note.engine_ids)
         return group
-
-    def _catch_up(self) -> None:
-        """Form a new generation of ranks that were in a group before."""
-        standings = self.ranks.apply(rank_side.standing)
-        self._generation = max(generation for generation, _ in standings)
-        # A rank that has never been in this group was started again while nobody looked.
-        self._lost = {rank for rank, (generation, _) in enumerate(standings) if generation < 0}
-        self._without_app = {rank for rank, (_, ready) in enumerate(standings) if not ready}
-        self.form()
 
     @classmethod
     def attach(
@@ -206,12 +188,45 @@ class Group:
         timeout_s : float
             Seconds to wait for the rendezvous.
         """
+        app = apps.app_for_imports() if app == "auto" else app
+        apps.load_app(app)
         group = cls(
             client, client.ids if engine_ids is None else engine_ids, backend=backend, app=app
         )
-        group.timeout_s = timeout_s
+        group.limits.timeout_s = timeout_s
         group.form()
         return group
+
+    @classmethod
+    def connect(
+        cls, connection_file: str | None = None, *, app: str = "torch", timeout_s: float = 60.0
+    ) -> Group:
+        """Form a group of all engines of a running controller, on one host or several.
+
+        Ranks count host by host, as with torchrun. NCCL joins them if each host has a GPU for each
+        of its engines, else Gloo.
+
+        Parameters
+        ----------
+        connection_file : str, optional
+            ``ipcontroller-client.json`` of the controller; that of the default profile otherwise.
+        app : str
+            Name of an app, see :mod:`ddipp.apps`.
+        timeout_s : float
+            Seconds to wait for the rendezvous.
+
+        Raises
+        ------
+        DdippError
+            When there is no such controller, or it has no engines.
+        """
+        client = connect_client(connection_file)
+        try:
+            engine_ids, backend = in_host_order(client)
+            return cls.attach(client, engine_ids, backend=backend, app=app, timeout_s=timeout_s)
+        except BaseException:
+            client.close()
+            raise
 
     def shutdown(self) -> None:
         """End all ranks and the controller; ranks that were attached only leave their group."""
@@ -233,6 +248,9 @@ class Group:
         else:
             self.shutdown()
 
+    def _may_restart(self, rank: int) -> bool:
+        return self._cluster is not None and self._cluster.may_restart(self.ranks.engine_ids[rank])
+
     def __enter__(self) -> Group:
         return self
 
@@ -252,129 +270,20 @@ class Group:
         return len(self.ranks)
 
     @property
+    def devices(self) -> list[str]:
+        """The device of each rank, for people."""
+        if self.gpus is not None:
+            return [f"GPU {gpu}" for gpu in self.gpus]
+        return ["CPU" if self.backend == "gloo" else "GPU"] * self.world_size
+
+    @property
     def generation(self) -> int:
         """Counts how often the group was formed."""
-        return self._generation
+        return self.generations.number
 
     def form(self) -> None:
         """Form the process group, or form it again as the next generation."""
-        self._through_deaths(self._form_once)
-
-    def _through_deaths(self, action: Callable[[], None]) -> None:
-        """Do something with all ranks; again when one died, once it is there again."""
-        import ipyparallel.error
-
-        for attempt in range(1, FORM_ATTEMPTS + 1):
-            self._take_back_ranks()
-            try:
-                return action()
-            except ipyparallel.error.IPythonError as error:
-                if not is_death(error):
-                    raise
-                if attempt == FORM_ATTEMPTS:
-                    raise DdippError(f"ranks die while the group forms: {error}") from None
-                self._wait_for_notice()
-
-    def _wait_for_notice(self) -> None:
-        """Wait until the client knows of a death whose error has come before the notice."""
-        deadline = time.monotonic() + 1
-        while not (self.ranks.gone() or self.ranks.replaced()) and time.monotonic() < deadline:
-            time.sleep(0.005)
-
-    def _form_once(self) -> None:
-        self._generation += 1
-        formed = form_generation(self.ranks, self._generation, self.backend, self.timeout_s)
-        self._formed = True
-        self._start_app()
-        if self._generation == 1:
-            for rank in range(self.world_size):  # while the user writes the first cell
-                self.ranks.start(rank, rank_side.warm_up)
-        for line in changes(formed, self.backend, self._lost):
-            say(line)
-
-    def _start_app(self) -> None:
-        import ipyparallel.error
-
-        starting = sorted(self._without_app)
-        try:
-            for result in [self.ranks.start(rank, apps.start_here, self.app) for rank in starting]:
-                self.ranks.take(result)
-        except ipyparallel.error.RemoteError as error:
-            if error.ename != "DdippError":
-                raise
-            raise DdippError(error.evalue) from None
-        self._without_app.clear()
-
-    # --- ranks that die ----------------------------------------------------------------------
-
-    def _take_back_ranks(self) -> None:
-        """Wait until ranks that died are there again; their supervisors start them.
-
-        Raises
-        ------
-        DdippError
-            When one does not come back.
-        """
-        if self._abandoned:
-            ranks = ", ".join(map(str, sorted(self._abandoned)))
-            raise DdippError(f"rank {ranks} does not react; start again with %makedip -r")
-        deadline = time.monotonic() + self.timeout_s
-        while gone := self.ranks.gone():
-            self._cut_off.update(gone)
-            if time.monotonic() > deadline or not self._may_come_back(gone):
-                word = "rank" if len(gone) == 1 else "ranks"
-                raise DdippError(
-                    f"{word} {', '.join(map(str, gone))} died and did not start again; the "
-                    "variables of the others are kept. Save what you need with %dipull, then start "
-                    "again with %makedip -r"
-                )
-            time.sleep(0.02)
-        back = self.ranks.replaced()
-        self.ranks.accept(back)
-        self._lost.update(back)
-        self._without_app.update(back)
-        self._free_busy_ranks(self._cut_off - set(back))
-        self._cut_off.clear()
-
-    def _free_busy_ranks(self, ranks: Collection[int]) -> None:
-        """End what ranks still do that only their network had lost: the cell that has failed."""
-        deadline = time.monotonic() + self.grace_s
-        while ranks:
-            reports = self.ranks.reports(stack=False)
-            busy = [one.rank for one in reports if one.rank in ranks and one.state == "busy"]
-            if not busy:
-                return
-            if time.monotonic() > deadline:
-                self.abandon(busy)
-                raise DdippError(f"{ranks_text(busy)} does not react; start again with %makedip -r")
-            self.ranks.signal(signals.SIGINT, busy)
-            self.ranks.cut(self._generation, busy)
-            time.sleep(0.2)
-
-    def _may_come_back(self, ranks: Sequence[int]) -> bool:
-        """Tell whether the supervisors of these ranks still run, as far as it is known."""
-        if self._cluster is None:
-            return True
-        return all(self._cluster.may_restart(self.ranks.engine_ids[rank]) for rank in ranks)
-
-    def _notice_losses(self) -> None:
-        """Form again, and say so, when ranks died since the last cell.
-
-        Raises
-        ------
-        RanksLost
-            Once for each loss: a cell that counts on lost variables should not run.
-        """
-        if not (self.ranks.gone() or self.ranks.replaced()):
-            return
-        self._formed = False
-        before = set(self._lost)
-        self.form()
-        raise RanksLost(_lost_text(sorted(self._lost - before) or sorted(self._lost)))
-
-    def abandon(self, ranks: Sequence[int]) -> None:
-        """Count ranks as lost that do not react to interrupts."""
-        self._abandoned.update(ranks)
+        self.generations.form()
 
     # --- running code ------------------------------------------------------------------------
 
@@ -409,43 +318,19 @@ class Group:
         """
         for rank in [*(see or []), *(ranks or [])]:
             self._check_rank(rank)
-        self._notice_losses()
-        if not self._formed:
-            self.form()
+        self.generations.make_ready()
         view = OutputView(see, self.world_size, quiet)
         try:
             CellRun(self, code, view, ranks, timeout_s).wait()
         except CellFailed as failure:
-            self._formed = False
-            self._recover([rank for rank, error in failure.errors.items() if is_death(error)])
+            dead = [rank for rank, error in failure.errors.items() if is_death(error)]
+            self.generations.recover(dead)
             raise
         except BaseException:
-            self._formed = False
-            self._recover()
+            self.generations.recover()
             raise
         if self.gpus is not None:
             self.ranks.apply(rank_side.free_memory)
-
-    def _recover(self, died: Sequence[int] = ()) -> None:
-        """After a failed cell: free what it holds and form the next generation."""
-        if self._abandoned:
-            return  # the next use says what to do
-        before = set(self._lost) - set(died)
-        if died:
-            self._wait_for_notice()
-            self._cut_off.update(died)
-            say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
-        self.leave(range(self.world_size))
-        try:
-            self._through_deaths(self._after_failure)
-        except DdippError as error:
-            say(str(error))
-        if new := sorted(self._lost - before):
-            say(_lost_text(new))
-
-    def _after_failure(self) -> None:
-        self.ranks.apply(rank_side.forget_failure)
-        self._form_once()
 
     # --- variables ---------------------------------------------------------------------------
 
@@ -453,7 +338,7 @@ class Group:
         """Set variables on all ranks."""
         import ipyparallel
 
-        self._notice_losses()
+        self.generations.notice_losses()
         size = sum(memoryview(part).nbytes for part in ipyparallel.serialize_object(variables))
         if size >= SHARE_FROM_BYTES and self._cluster is not None:
             return spread(self.ranks, variables)  # they are on this host
@@ -476,7 +361,7 @@ class Group:
         self._check_rank(rank)
         if rank in self.ranks.gone():
             raise DdippError(f"rank {rank} has died; its variables are lost")
-        if rank in self._abandoned:
+        if rank in self.generations.abandoned:
             raise DdippError(f"rank {rank} does not react; start again with %makedip -r")
         try:
             return dict(self.ranks.apply_on(rank, rank_side.pull, list(names)))
@@ -512,30 +397,33 @@ class Group:
         dict
             ``names``, ``source``, ``targets``, and ``skipped``: name to reason.
         """
-        self._notice_losses()
+        self.generations.notice_losses()
         for rank in [*([] if source is None else [source]), *(targets or [])]:
             self._check_rank(rank)
         everyone = range(self.world_size)
         if source is None:
-            source = next((rank for rank in everyone if rank not in self._lost), 0)
+            source = next((rank for rank in everyone if rank not in self.generations.lost), 0)
         if targets is None:
-            targets = sorted(self._lost - {source})
+            targets = sorted(self.generations.lost - {source})
             if not targets and names is None:
                 raise DdippError("which variables? No rank has lost its own: %dipsync name ...")
             targets = targets or everyone
         targets = [rank for rank in targets if rank != source]
         if not targets:
             raise DdippError("there is no other rank to copy to")
-        if not self._formed:
-            self.form()
+        self.generations.make_ready()
         asked = list(names) if names is not None else None
         try:
             done = copy_variables(
-                self.ranks, asked, source, targets, classes_too=names is None and bool(self._lost)
+                self.ranks,
+                asked,
+                source,
+                targets,
+                classes_too=names is None and bool(self.generations.lost),
             )
         except MissingVariable as error:
             raise DdippError(f"{error}{self._excuse(source)}") from None
-        self._lost -= set(targets)
+        self.generations.lost -= set(targets)
         return {"source": source, "targets": targets, **done}
 
     def _check_rank(self, rank: int) -> None:
@@ -545,7 +433,7 @@ class Group:
             )
 
     def _excuse(self, rank: int) -> str:
-        return " (it died and was started again)" if rank in self._lost else ""
+        return " (it died and was started again)" if rank in self.generations.lost else ""
 
     # --- facts -------------------------------------------------------------------------------
 
@@ -576,27 +464,10 @@ class Group:
 
     # --- what a running cell needs -----------------------------------------------------------
 
-    def leave(self, ranks: Sequence[int]) -> None:
-        """Make idle ranks leave the group, without waiting."""
-        import ipyparallel.error
-
-        for rank in self.ranks.living(ranks):
-            with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
-                self.ranks.start(rank, rank_side.leave_group)
-
     def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
         """Send a signal to ranks, without waiting."""
         self.ranks.signal(sig, ranks)
 
     def cut(self, ranks: Sequence[int]) -> None:
         """Shut down the group's connections of ranks, so that collectives they wait in fail."""
-        self.ranks.cut(self._generation, ranks)
-
-
-def _lost_text(ranks: Sequence[int]) -> str:
-    one = len(ranks) == 1
-    return (
-        f"{ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
-        f"{'its' if one else 'their'} variables; the group works. %dipsync copies the variables of "
-        "another rank to it"
-    )
+        self.ranks.cut(self.generation, ranks)

@@ -69,7 +69,8 @@ class DdippMagics(Magics):
             return
         if args.kill:
             return self._kill()
-        asked = args.gpus is not None or args.ranks is not None or args.attach is not None
+        places = (args.gpus, args.ranks, args.attach, args.connect)
+        asked = any(place is not None for place in places)
         if not asked and not args.restart:
             shown = args.info or args.why or args.grace is not None or args.hang_after is not None
             if shown:
@@ -87,16 +88,25 @@ class DdippMagics(Magics):
     def _make(self, args: argparse.Namespace, asked: bool) -> None:
         start = self._last_start
         if asked or start is None:
-            start = {"gpus": args.gpus, "ranks": args.ranks, "app": args.app}
+            names = ("gpus", "ranks", "connect", "app")
+            start = {name: getattr(args, name) for name in names}
         self._end_group()
         if args.attach is not None:
             self.group = Group.resume(args.attach or None, timeout_s=args.timeout)
-            start = {"gpus": self.group.gpus, "ranks": None, "app": self.group.app}
-            if self.group.gpus is None:
-                start["ranks"] = self.group.world_size
+            gpus, ranks = self.group.gpus, self.group.world_size
+            start = {"gpus": gpus, "ranks": ranks if gpus is None else None, "app": self.group.app}
+        elif start.get("connect") is not None:
+            self.group = Group.connect(
+                start["connect"] or None, app=start["app"], timeout_s=args.timeout
+            )
         else:
             self.group = Group.start(
-                **start, timeout_s=args.timeout, verbose=args.verbose, linger_s=args.linger
+                start["ranks"],
+                start["gpus"],
+                app=start["app"],
+                timeout_s=args.timeout,
+                verbose=args.verbose,
+                linger_s=args.linger,
             )
         self._last_start = start
         print(self._describe(self.group))
@@ -105,9 +115,9 @@ class DdippMagics(Magics):
         """Do what is asked of a group that is there."""
         group = self._need_group()
         if args.grace is not None:
-            group.grace_s = args.grace
+            group.limits.grace_s = args.grace
         if args.hang_after is not None:
-            group.hang_after_s = args.hang_after or None
+            group.limits.hang_after_s = args.hang_after or None
         if args.info:
             self._show_table()
         if args.why:
@@ -115,9 +125,12 @@ class DdippMagics(Magics):
 
     @staticmethod
     def _describe(group: Group) -> str:
-        device = "CPU" if group.gpus is None else f"GPU {', '.join(map(str, group.gpus))}"
+        devices = list(dict.fromkeys(group.devices))
         word = "rank" if group.world_size == 1 else "ranks"
-        return f"ddipp: {group.world_size} {word} on {device}, {group.backend}, app {group.app}"
+        return (
+            f"ddipp: {group.world_size} {word} on {', '.join(devices)}, {group.backend}, "
+            f"app {group.app}"
+        )
 
     def _kill(self) -> None:
         if self.group is None:
@@ -147,7 +160,7 @@ class DdippMagics(Magics):
     def _show_table(self) -> None:
         group = self._need_group()
         self._end_table("a newer table is further down")
-        self._table = LiveTable(lambda: group.reports(stack=False), group.gpus)
+        self._table = LiveTable(lambda: group.reports(stack=False), group.devices)
         self._table.show()
 
     def _end_table(self, note: str) -> None:

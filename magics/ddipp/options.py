@@ -89,8 +89,19 @@ def makedip() -> Parser:
         metavar="NAME",
         help="take back the group that a notebook has left whose kernel is gone or was restarted",
     )
+    where.add_argument(
+        "--connect",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="all engines of a running controller, on any hosts, by its ipcontroller-client.json "
+        "[of the default profile]",
+    )
     parser.add_argument(
-        "-a", "--app", default="torch", help="library to prepare the ranks for, or 'auto' [torch]"
+        "-a",
+        "--app",
+        default="auto",
+        help="library to prepare the ranks for [the one that the notebook has imported]",
     )
     parser.add_argument(
         "-t", "--timeout", type=_seconds, default=60.0, help="seconds for the start [60]"

@@ -45,7 +45,8 @@ def probe() -> dict[str, Any]:
     -------
     dict
         ``pid``; ``host``, equal for processes that reach each other over loopback; ``address``
-        under which other hosts reach this one, its ``interface``; ``cores`` it may use.
+        under which other hosts reach this one, its ``interface``; ``cores`` it may use; ``gpus``
+        that it can see.
     """
     address = _own_address()
     # Network namespaces are hosts of their own: containers, and tests.
@@ -56,7 +57,15 @@ def probe() -> dict[str, Any]:
         "address": address,
         "interface": _interface_of(address),
         "cores": len(os.sched_getaffinity(0)),
+        "gpus": _visible_gpus(),
     }
+
+
+def _visible_gpus() -> int:
+    from .devices import gpu_count
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return gpu_count() if chosen is None else len([one for one in chosen.split(",") if one])
 
 
 def _own_address() -> str:

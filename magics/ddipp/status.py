@@ -15,22 +15,22 @@ HEADER = ("rank", "host", "pid", "device", "memory", "use", "state", "cell", "co
 _COLOURS = {"idle": "#2da44e", "busy": "#e8871e", "dead": "#cf222e", "no answer": "#cf222e"}
 
 
-def rows(reports: Sequence[RankReport], gpus: Sequence[int] | None) -> list[list[str]]:
+def rows(reports: Sequence[RankReport], devices: Sequence[str]) -> list[list[str]]:
     """Return a row of texts for each rank, in the order of ``HEADER``.
 
     Parameters
     ----------
     reports : sequence of RankReport
         By rank.
-    gpus : sequence of int or None
-        The GPU of each rank; None for CPU ranks.
+    devices : sequence of str
+        The device of each rank, by rank.
     """
     return [
         [
             str(report.rank),
             report.host,
             str(report.pid or ""),
-            "CPU" if gpus is None else f"GPU {gpus[report.rank]}",
+            devices[report.rank],
             _memory(report),
             "" if report.gpu is None else f"{report.gpu['utilisation']} %",
             _state(report),
@@ -58,9 +58,9 @@ def _collective(report: RankReport) -> str:
     return f"{report.call}, waits {duration(report.age)}" if report.waiting else report.call
 
 
-def as_text(reports: Sequence[RankReport], gpus: Sequence[int] | None) -> str:
+def as_text(reports: Sequence[RankReport], devices: Sequence[str]) -> str:
     """Return the table in columns; those that are empty are left out."""
-    return "\n".join(text_table(_full_columns(rows(reports, gpus))))
+    return "\n".join(text_table(_full_columns(rows(reports, devices))))
 
 
 def _full_columns(body: list[list[str]]) -> list[list[str]]:
@@ -68,17 +68,17 @@ def _full_columns(body: list[list[str]]) -> list[list[str]]:
     return [[row[column] for column in kept] for row in [list(HEADER), *body]]
 
 
-def as_html(reports: Sequence[RankReport], gpus: Sequence[int] | None, note: str = "") -> str:
+def as_html(reports: Sequence[RankReport], devices: Sequence[str], note: str = "") -> str:
     """Return the table for a notebook.
 
     Parameters
     ----------
-    reports, gpus
+    reports, devices
         As for :func:`rows`.
     note : str
         Below the table.
     """
-    header, *body = _full_columns(rows(reports, gpus))
+    header, *body = _full_columns(rows(reports, devices))
     head = "".join(f"<th style='text-align:left'>{name}</th>" for name in header)
     lines = []
     for report, row in zip(reports, body):
@@ -120,15 +120,15 @@ class LiveTable:
     ----------
     reports : callable
         Returns a report for each rank; called from a thread.
-    gpus : sequence of int or None
+    devices : sequence of str
         As for :func:`rows`.
     """
 
     _PERIOD_S = 1.0
 
-    def __init__(self, reports: Callable[[], list[RankReport]], gpus: Sequence[int] | None) -> None:
+    def __init__(self, reports: Callable[[], list[RankReport]], devices: Sequence[str]) -> None:
         self._reports = reports
-        self._gpus = gpus
+        self._devices = devices
         self._ended = threading.Event()
         self._handle: Any = None
         self._shown = ""
@@ -137,7 +137,7 @@ class LiveTable:
     def show(self) -> None:
         """Show the table, as text once where there is no notebook."""
         if not has_front_end():
-            print(as_text(self._reports(), self._gpus))
+            print(as_text(self._reports(), self._devices))
             return
         from IPython.display import display
 
@@ -153,9 +153,9 @@ class LiveTable:
         self._update(note)
 
     def _picture(self, reports: list[RankReport], note: str = "") -> dict[str, str]:
-        self._shown = as_html(reports, self._gpus, note)
+        self._shown = as_html(reports, self._devices, note)
         self._last = reports
-        return {"text/html": self._shown, "text/plain": as_text(reports, self._gpus)}
+        return {"text/html": self._shown, "text/plain": as_text(reports, self._devices)}
 
     def _update(self, note: str = "") -> None:
         before = self._shown
