@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-#: A cell with this comment on a line of its own runs in the notebook.
+#: A cell with a line that ends with this comment runs in the notebook.
 LOCAL_MARK = "#dip_locally"
 
 #: Cells that begin with one of these are for the notebook by their nature.
@@ -39,7 +39,11 @@ def directed_lines(lines: list[str], flags: str) -> list[str]:
     """
     text = [line.strip() for line in lines]
     first = next((line for line in text if line), "")
-    stays = first.startswith(("%%", *OWN_MAGICS)) or first in EXITS or LOCAL_MARK in text
+    stays = (
+        first.startswith(("%%", *OWN_MAGICS))
+        or first in EXITS
+        or any(line.endswith(LOCAL_MARK) for line in text)
+    )
     if not first or stays:
         return lines
     return [f"%%dip remote {flags}".rstrip() + "\n", *lines]

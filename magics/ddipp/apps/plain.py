@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import os
+from typing import Any
 
 
 class TorchApp:
     """Silences progress bars of tqdm on all ranks but the first."""
 
+    _bar: Any = None
+    _make_bar: Any = None
+
     def start(self, rank: int, world_size: int) -> None:
         """Prepare this rank."""
-        if rank != 0:
-            os.environ["TQDM_DISABLE"] = "1"
+        if rank == 0:
+            return
+        os.environ["TQDM_DISABLE"] = "1"  # for processes that this rank starts
+        if importlib.util.find_spec("tqdm") is None:
+            return
+        # It reads the environment when it is loaded, which torch may have done already.
+        self._bar = importlib.import_module("tqdm.std").tqdm
+        self._make_bar = self._bar.__init__
+        self._bar.__init__ = functools.partialmethod(self._make_bar, disable=True)
 
     def stop(self) -> None:
         """Undo `start`."""
         os.environ.pop("TQDM_DISABLE", None)
+        if self._bar is not None:
+            self._bar.__init__ = self._make_bar
+            self._bar = None
