@@ -24,8 +24,13 @@ class TorchApp:
             return
         # It reads the environment when it is loaded, which torch may have done already.
         self._bar = importlib.import_module("tqdm.std").tqdm
-        self._make_bar = self._bar.__init__
-        self._bar.__init__ = functools.partialmethod(self._make_bar, disable=True)
+        make_bar = self._make_bar = self._bar.__init__
+
+        @functools.wraps(make_bar)
+        def make_silent(bar: Any, *args: Any, **kwargs: Any) -> None:
+            make_bar(bar, *args, **{**kwargs, "disable": True})
+
+        self._bar.__init__ = make_silent
 
     def stop(self) -> None:
         """Undo `start`."""
