@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 #: A cell with a line that ends with this comment runs in the notebook.
 LOCAL_MARK = "#dip_locally"
+_LOCAL = re.compile(r"# ?dip_locally$")  # with the space that formatters insert
 
 #: Cells that begin with one of these are for the notebook by their nature.
 OWN_MAGICS = (
@@ -42,7 +44,7 @@ def directed_lines(lines: list[str], flags: str) -> list[str]:
     stays = (
         first.startswith(("%%", *OWN_MAGICS))
         or first in EXITS
-        or any(line.endswith(LOCAL_MARK) for line in text)
+        or any(_LOCAL.search(line) for line in text)
     )
     if not first or stays:
         return lines

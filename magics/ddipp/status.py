@@ -145,11 +145,13 @@ class LiveTable:
         self._thread.start()
 
     def end(self, note: str) -> None:
-        """Leave the table as it is, with a note below."""
+        """Show the ranks for the last time, with a note below."""
         if self._handle is None or self._ended.is_set():
             return
         self._ended.set()
         self._thread.join(2)
+        with contextlib.suppress(Exception):  # ranks that don't answer are shown as they were
+            self._last = self._reports()
         self._update(note)
 
     def _picture(self, reports: list[RankReport], note: str = "") -> dict[str, str]:

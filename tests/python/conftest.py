@@ -12,7 +12,7 @@ from typing import Any
 
 import ipyparallel
 import pytest
-from environments import pythons
+from environments import fastai_v1, pythons
 
 BIN = Path(sys.executable).parent
 
@@ -139,6 +139,19 @@ def notebook(ipython_dir: Path) -> Iterator[Notebook]:
     running = Notebook()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def ddipp_for_fastai_v1() -> Path:
+    """Return the interpreter of an environment with fastai 1, in which ddipp is installed."""
+    python = fastai_v1(make=False)
+    if python is None:
+        pytest.skip("needs the environment of fastai 1: make peers")
+    wheels = Path(__file__).resolve().parents[2] / "build" / "dist"
+    (wheel,) = wheels.glob("ddipp-*.whl")
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--no-deps", "--force-reinstall", wheel], check=True)
+    return python
 
 
 def pytest_report_header() -> str:

@@ -35,10 +35,14 @@ def start_here(name: str) -> None:
     """Prepare this rank for a library, in place of what it was prepared for."""
     import os
 
+    from IPython import get_ipython
+
     global _active
     stop_here()
     app = load_app(name)
-    app.start(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    # Libraries ask the builtin get_ipython, which there is while a cell runs, for the front end.
+    with get_ipython().builtin_trap:
+        app.start(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     _active = app
 
 
