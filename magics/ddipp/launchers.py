@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,20 @@ def find_program(name: str) -> str:
     return on_path
 
 
-class ControllerLauncher(launcher.LocalControllerLauncher):
+class _OneRemoval:
+    """Lets the log of a process be removed once, though two threads notice its end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._output_lock = threading.RLock()
+        super().__init__(*args, **kwargs)
+
+    def get_output(self, remove: bool = False) -> Any:
+        """Return the log of the process."""
+        with self._output_lock:
+            return super().get_output(remove)  # type: ignore[misc]
+
+
+class ControllerLauncher(_OneRemoval, launcher.LocalControllerLauncher):
     """Starts ``dipcontroller`` on this machine."""
 
     @default("controller_cmd")
@@ -41,7 +55,7 @@ class ControllerLauncher(launcher.LocalControllerLauncher):
         return [find_program("dipcontroller")]
 
 
-class EngineLauncher(launcher.LocalEngineLauncher):
+class EngineLauncher(_OneRemoval, launcher.LocalEngineLauncher):
     """Starts one ``dipengine`` on this machine, hosting the interpreter that this runs in."""
 
     @default("engine_cmd")
