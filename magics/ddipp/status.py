@@ -14,6 +14,10 @@ from .report import RankReport, duration
 HEADER = ("rank", "host", "pid", "device", "memory", "use", "state", "cell", "collective")
 _COLOURS = {"idle": "#2da44e", "busy": "#e8871e", "dead": "#cf222e", "no answer": "#cf222e"}
 
+_CUT = (
+    "display:inline-block;max-width:18em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+)
+
 
 def rows(reports: Sequence[RankReport], devices: Sequence[str]) -> list[list[str]]:
     """Return a row of texts for each rank, in the order of ``HEADER``.
@@ -55,7 +59,8 @@ def _state(report: RankReport) -> str:
 def _collective(report: RankReport) -> str:
     if not report.collective:
         return ""
-    return f"{report.call}, waits {duration(report.age)}" if report.waiting else report.call
+    waits = report.waiting and report.age >= 1  # less is what a training does all the time
+    return f"{report.call}, waits {duration(report.age)}" if waits else report.call
 
 
 def as_text(reports: Sequence[RankReport], devices: Sequence[str]) -> str:
@@ -88,7 +93,7 @@ def as_html(reports: Sequence[RankReport], devices: Sequence[str], note: str = "
             f"{cells['state']}"
         )
         if "cell" in cells:
-            cells["cell"] = f"<code>{cells['cell']}</code>" if cells["cell"] else ""
+            cells["cell"] = f"<code style='{_CUT}'>{cells['cell']}</code>" if cells["cell"] else ""
         data = "".join(
             f"<td style='text-align:left;white-space:nowrap;{_bar(report, name)}'>{text}</td>"
             for name, text in cells.items()

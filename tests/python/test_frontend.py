@@ -202,7 +202,7 @@ REPORTS = [
 
 def test_the_table_in_html_and_text():
     html = as_html(REPORTS, ["GPU 3", "GPU 1"], "a <note>")
-    assert "node&lt;1&gt;" in html and "<code>if a &lt; b:</code>" in html
+    assert "node&lt;1&gt;" in html and ">if a &lt; b:</code>" in html
     assert "a &lt;note&gt;" in html
     assert "1.0 / 4.0 GiB" in html and "25%,transparent" in html
     lines = as_text(REPORTS, ["GPU 3", "GPU 1"]).splitlines()

@@ -59,6 +59,7 @@ class Lab:
         page.goto(url)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         self.dismiss_dialogs()
+        page.keyboard.press("Control+b")  # more room without the list of files
 
     def dismiss_dialogs(self) -> None:
         """Accept the proposed kernel, refuse news."""

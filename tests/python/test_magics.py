@@ -312,6 +312,27 @@ def test_no_output_is_lost_however_fast_a_cell_ends(group: Notebook, capsys):
         assert capsys.readouterr().out == f"{turn}\n"
 
 
+@pytest.mark.parametrize(
+    "line", ["remote", "local", "locally", "everywhere", "-q", "--quiet", "-S all", "--see 0,1"]
+)
+def test_the_lines_of_the_guide_for_dip_run(group: Notebook, line: str):
+    group.run(f"%%dip {line}\nhere_or_there = 1")
+    if "everywhere" in line or "local" in line:
+        assert group["here_or_there"] == 1
+
+
+@pytest.mark.parametrize("flags", ["", "-q", '-a "before = 7"', "--see all -q"])
+def test_autodip_passes_flags_on(group: Notebook, flags: str):
+    group.run(f"%autodip on {flags}")
+    try:
+        group.run("directed = rank")
+        group.run("stays = 5  #dip_locally")
+        assert group["stays"] == 5
+    finally:
+        group.run("%autodip off")
+    group.run("%%dip\nassert directed == rank" + ("\nassert before == 7" if "-a" in flags else ""))
+
+
 def test_dipper_gives_the_group_a_name(group: Notebook, capsys):
     group.run("%dipper ours")
     group.run("ours.run('print(world_size)')")
@@ -364,3 +385,37 @@ def test_torch_that_is_not_installed_is_one_line_and_leaves_nothing_running(
     assert "torch is not installed in this environment; install it with:" in str(error)
     names = [child.name() for child in psutil.Process().children(recursive=True)]
     assert not {"dipengine", "dipcontroller"} & set(names)
+
+
+def test_every_option_is_in_the_guide():
+    from pathlib import Path
+
+    from ddipp import options
+
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text()
+    for parser in (options.makedip(), options.dip(), options.dipull(), options.dipsync()):
+        for action in parser._actions:
+            spellings = action.option_strings
+            found = any(f"{spelling}" in guide for spelling in spellings)
+            assert found or not spellings, f"{parser.prog} {spellings}"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "-g all -a fastai_v1 --verbose True",
+            {"gpus": "all", "app": "fastai_v1", "verbose": True},
+        ),
+        ("-g 3,1 -v", {"gpus": "3,1", "verbose": True}),
+        ("-r", {"restart": True}),
+        ("-k", {"kill": True}),
+        ("-i", {"info": True}),
+        ("-t 30 -n 4", {"timeout": 30.0, "ranks": 4}),
+    ],
+)
+def test_the_lines_of_the_guide_for_makedip_are_read(line: str, expected: dict):
+    from ddipp import options
+
+    args = vars(options.makedip().read(line))
+    assert {name: args[name] for name in expected} == expected
