@@ -117,6 +117,12 @@ def test_training_on_two_ranks_is_as_good_as_on_one(notebook: Notebook, app: str
             for rank in range(ranks):
                 notebook.run(f"%dipull -r {rank} weights score steps")
                 weights.append(notebook["weights"])
+            # The model comes back and is used here.
+            notebook.run("%dipull trained images labels")
+            notebook.run(
+                "found = (trained.eval()(images[1440:]).argmax(1) == labels[1440:]).float().mean()"
+            )
+            assert float(notebook["found"]) == pytest.approx(notebook["score"], abs=1e-6)
             results[ranks] = (notebook["score"], notebook["steps"])
             assert all(weights[0].equal(other) for other in weights)
             # A second fit, and after a failure: the group is another generation then.
@@ -128,6 +134,45 @@ def test_training_on_two_ranks_is_as_good_as_on_one(notebook: Notebook, app: str
     assert results[1][0] > 0.88
     assert results[2][0] == pytest.approx(results[1][0], abs=0.03)
     assert results[2][1] == results[1][1]
+
+
+TABLE = """
+import pandas as pd
+from fastai.tabular.all import (
+    CategoryBlock, Normalize, TabularDataLoaders, accuracy, tabular_learner)
+from sklearn.datasets import load_breast_cancer
+cancer = load_breast_cancer()
+frame = pd.DataFrame(cancer.data.astype('float32'), columns=cancer.feature_names)
+frame['kind'] = cancer.target
+torch.manual_seed(0)
+dls = TabularDataLoaders.from_df(
+    frame, cont_names=list(cancer.feature_names), cat_names=[], y_names='kind', procs=[Normalize],
+    y_block=CategoryBlock(), valid_idx=list(range(0, len(frame), 4)), bs=32 // world_size,
+    device=torch.device('cpu'))
+torch.manual_seed(0)
+learn = tabular_learner(dls, layers=[32], metrics=accuracy)
+learn.fit_one_cycle(5, 1e-2)
+score = float(learn.validate()[1])
+weights = torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+"""
+
+
+@needs("fastai")
+def test_a_table_with_fastai_2(notebook: Notebook):
+    scores = {}
+    for ranks in (1, 2):
+        notebook.run(f"%makedip -n {ranks} -a fastai_v2")
+        try:
+            notebook.run("%%dip -q --timeout 100\n" + TABLE)
+            notebook.run(f"%dipull -r {ranks - 1} weights")
+            other = notebook["weights"]
+            notebook.run("%dipull weights score")
+            assert notebook["weights"].equal(other)
+            scores[ranks] = notebook["score"]
+        finally:
+            notebook.run("%makedip -k")
+    assert scores[1] > 0.92
+    assert scores[2] == pytest.approx(scores[1], abs=0.04)
 
 
 def test_apps_are_known_and_chosen_by_what_is_imported(notebook: Notebook, monkeypatch, capsys):
