@@ -31,7 +31,7 @@ fs::path state_file(const fs::path& profile_dir, const std::string& cluster_id) 
 }
 
 ClusterState own_state(const std::string& cluster_id) {
-  return {cluster_id, ::getpid(), start_time(::getpid())};
+  return {cluster_id, ::getpid(), start_time(::getpid()), {}};
 }
 
 Result<std::monostate> write_state(const fs::path& path, const ClusterState& state) {
@@ -40,7 +40,8 @@ Result<std::monostate> write_state(const fs::path& path, const ClusterState& sta
   if (error) return Failure{"can't create " + path.parent_path().string() + ": " + error.message()};
   return protocol::write_json_file(path, Json{{"cluster_id", state.cluster_id},
                                               {"launcher", state.launcher},
-                                              {"started", state.started}});
+                                              {"started", state.started},
+                                              {"command_line", state.command_line}});
 }
 
 std::optional<ClusterState> read_living(const fs::path& path) {
@@ -51,6 +52,7 @@ std::optional<ClusterState> read_living(const fs::path& path) {
     state.cluster_id = json->value("cluster_id", "");
     state.launcher = json->value("launcher", 0);
     state.started = json->value("started", "");
+    state.command_line = json->value("command_line", std::vector<std::string>());
   }
   if (state.launcher > 0 && !state.started.empty() && start_time(state.launcher) == state.started) {
     return state;

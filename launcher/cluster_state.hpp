@@ -17,6 +17,7 @@ struct ClusterState {
   pid_t launcher = 0;
   std::string
       started;  // of the launcher, from /proc: tells it from another process of the same pid
+  std::vector<std::string> command_line;  // with which it was started
 };
 
 std::filesystem::path state_file(const std::filesystem::path& profile_dir,

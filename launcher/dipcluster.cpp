@@ -1,194 +1,132 @@
-// dipcluster: starts, lists and stops a controller and its engines on this machine.
+// dipcluster: starts a controller and its engines, here, through ssh, mpiexec or Slurm, and looks
+// after them.
+//
+// "start" is two processes: the launcher, whose children the controller and the engines are, and
+// the guardian above it, which clears up should the launcher be killed. Should the guardian be
+// killed, the launcher ends in order.
 #include <csignal>
 #include <cstdio>
 #include <fcntl.h>
-#include <memory>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
-#include <vector>
 
 #include <CLI/CLI.hpp>
-#include <boost/process.hpp>
-#include <boost/process/extend.hpp>
 
+#include "launcher/cluster.hpp"
+#include "launcher/cluster_file.hpp"
 #include "launcher/cluster_state.hpp"
-#include "launcher/hub_client.hpp"
+#include "launcher/command_line.hpp"
+#include "launcher/manage.hpp"
 #include "launcher/profile.hpp"
 #include "protocol/net/unique_fd.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
-namespace process = boost::process;
 using namespace std::chrono_literals;
 using namespace ddipp::launcher;
-using Clock = std::chrono::steady_clock;
 
-struct Options {
-  fs::path profile_dir;
-  std::string cluster_id;
-  unsigned engines = std::max(1U, std::thread::hardware_concurrency());
-  bool daemonize = false;
-  double timeout_s = 60;
-  std::vector<std::string> controller_args;
-  std::vector<std::string> engine_args;
-};
+// How a start went, from the launcher to the command that waits for it: "ok" or what failed.
+using Report = std::function<void(const std::string&)>;
 
-int complain(const std::string& line) {
-  std::fprintf(stderr, "dipcluster: %s\n", line.c_str());
-  return 1;
-}
-
-// A child of ours ends with us, even when we are killed.
-struct DiesWithParent : process::extend::handler {
-  template <class Executor>
-  void on_exec_setup(Executor&) const {
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  }
-};
-
-class Cluster {
- public:
-  explicit Cluster(const Options& options) : options_(options) {}
-  ~Cluster() { stop(); }
-  Cluster(const Cluster&) = delete;
-  Cluster& operator=(const Cluster&) = delete;
-
-  // "" or one line saying what failed.
-  std::string start() {
-    const fs::path client_file = connection_file("client");
-    std::error_code ignored;
-    fs::remove(client_file, ignored);
-    spawn("dipcontroller", options_.controller_args);
-    if (const auto why = wait_until([&] { return fs::exists(client_file); }); !why.empty()) {
-      return "the controller did not start: " + why;
-    }
-    for (unsigned i = 0; i < options_.engines; ++i) {
-      auto args = options_.engine_args;
-      args.insert(args.end(), {"--id", std::to_string(i)});
-      spawn("dipengine", args);
-    }
-    return wait_for_engines(client_file);
-  }
-
-  // Returns when a process ended or a stop signal came.
-  std::string supervise(int signal_fd) {
-    while (true) {
-      pollfd item{signal_fd, POLLIN, 0};
-      if (::poll(&item, 1, 200) > 0) return {};
-      if (!children_.front().running()) return "the controller ended";
-    }
-  }
-
-  void stop() {
-    for (auto& child : children_) {
-      if (child.running()) ::kill(child.id(), SIGTERM);
-    }
-    const auto deadline = Clock::now() + 8s;
-    for (auto& child : children_) {
-      while (child.running() && Clock::now() < deadline) std::this_thread::sleep_for(10ms);
-      std::error_code ignored;
-      if (child.running()) child.terminate(ignored);
-      child.wait(ignored);
-    }
-    children_.clear();
-  }
-
- private:
-  fs::path connection_file(const std::string& kind) const {
-    return ddipp::connection_file_path(options_.profile_dir, options_.cluster_id, kind);
-  }
-
-  void spawn(const std::string& program, std::vector<std::string> args) {
-    const fs::path beside = fs::read_symlink("/proc/self/exe").parent_path() / program;
-    args.insert(args.end(), {"--profile-dir", options_.profile_dir.string()});
-    if (!options_.cluster_id.empty())
-      args.insert(args.end(), {"--cluster-id", options_.cluster_id});
-    children_.emplace_back(beside.string(), process::args(args), DiesWithParent{});
-  }
-
-  template <class Condition>
-  std::string wait_until(Condition condition) {
-    const auto deadline = Clock::now() + std::chrono::duration<double>(options_.timeout_s);
-    while (!condition()) {
-      for (auto& child : children_) {
-        if (!child.running())
-          return "a process ended with code " + std::to_string(child.exit_code());
-      }
-      if (Clock::now() > deadline) {
-        return "not within " + std::to_string(static_cast<int>(options_.timeout_s)) + " s";
-      }
-      std::this_thread::sleep_for(10ms);
-    }
-    return {};
-  }
-
-  std::string wait_for_engines(const fs::path& client_file) {
-    const auto json = ddipp::protocol::read_json_file(client_file);
-    if (!json) return json.error();
-    const auto connection = ddipp::protocol::parse_client_connection(*json);
-    if (!connection) return connection.error();
-    auto hub = HubClient::connect(*connection);
-    if (!hub) return hub.error();
-    const auto why = wait_until([&] {
-      const auto count = (*hub)->engine_count(1s);
-      return count && *count >= options_.engines;
-    });
-    return why.empty() ? why : "the engines did not start: " + why;
-  }
-
-  Options options_;
-  std::vector<process::child> children_;
-};
-
-ddipp::net::UniqueFd take_stop_signals() {
+sigset_t stop_signals() {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
-  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
-  return ddipp::net::UniqueFd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  return signals;
 }
 
-int run_cluster(const Options& options, const std::function<void(const std::string&)>& report) {
+void show_progress(unsigned ready, unsigned wanted) {
+  static unsigned shown = ~0U;
+  if (ready == shown || ::isatty(STDERR_FILENO) == 0) return;
+  shown = ready;
+  std::fprintf(stderr, "\rdipcluster: %u of %u engines%s", ready, wanted,
+               ready == wanted ? "\n" : "");
+}
+
+int launch(const Options& options, bool with_controller, const Report& report) {
+  const sigset_t signals = stop_signals();
+  const ddipp::net::UniqueFd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  Cluster cluster(options, show_progress);
+  std::string why = cluster.start(with_controller);
+  report(why);
+  if (why.empty()) {
+    why = cluster.supervise(signal_fd.get());
+    if (!why.empty()) complain(why);
+  }
+  cluster.stop();
+  cluster.remove_files();
+  return why.empty() ? 0 : 1;
+}
+
+void wait_until_gone(const fs::path& path, std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (fs::exists(path) && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(20ms);
+  }
+}
+
+// What a launcher that was killed could not do any more; its children end by themselves.
+void clear_up(const Options& options) {
+  std::error_code ignored;
+  for (const char* kind : {"client", "engine"}) {
+    const auto path = ddipp::connection_file_path(options.profile_dir, options.cluster_id, kind);
+    wait_until_gone(path, 5s);  // the controller removes it
+    fs::remove(path, ignored);
+  }
+  fs::remove(cluster_file_path(options.profile_dir, options.cluster_id), ignored);
+}
+
+// The guardian: passes signals on to the launcher and outlives it.
+int guard(const Options& options, const Report& report) {
   const fs::path file = state_file(options.profile_dir, options.cluster_id);
   if (read_living(file)) {
-    report("a cluster of this name runs already; stop it with dipcluster stop");
+    report("a cluster of this name runs already; stop it with: dipcluster stop");
     return 1;
   }
-  const auto signal_fd = take_stop_signals();
-  Cluster cluster(options);
-  std::string why = cluster.start();
-  if (why.empty()) {
-    const auto written = write_state(file, own_state(options.cluster_id));
-    if (!written) why = written.error();
-  }
-  if (!why.empty()) {
-    cluster.stop();  // nothing is left when the command returns
-    report(why);
+  sigset_t signals = stop_signals();
+  sigaddset(&signals, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  auto state = own_state(options.cluster_id);
+  state.command_line = options.command_line;
+  if (const auto written = write_state(file, state); !written) {
+    report(written.error());
     return 1;
   }
-  report(why);
-  const std::string ended = cluster.supervise(signal_fd.get());
-  cluster.stop();
+  const pid_t guardian = ::getpid();
+  const pid_t launcher = ::fork();
+  if (launcher == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != guardian) ::_exit(1);
+    ::setpgid(0, 0);  // a Ctrl-C reaches it through the guardian, once
+    const int code = launch(options, true, report);
+    std::error_code ignored;
+    if (::getppid() != guardian) fs::remove(file, ignored);
+    std::fflush(nullptr);
+    ::_exit(code);
+  }
+  int status = 0;
+  while (::waitpid(launcher, &status, WNOHANG) == 0) {
+    int signal = 0;
+    ::sigwait(&signals, &signal);
+    if (signal != SIGCHLD) ::kill(launcher, SIGTERM);
+  }
   std::error_code ignored;
+  if (WIFSIGNALED(status)) clear_up(options);
   fs::remove(file, ignored);
-  return ended.empty() ? 0 : complain(ended);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 int start_in_front(const Options& options) {
-  return run_cluster(options, [&](const std::string& why) {
+  return guard(options, [](const std::string& why) {
     if (!why.empty()) {
       complain(why);
       return;
     }
-    std::printf("dipcluster: %u engines ready; stop with Ctrl-C\n", options.engines);
+    std::printf("dipcluster: the engines are ready; stop with Ctrl-C\n");
     std::fflush(stdout);
   });
 }
@@ -197,8 +135,8 @@ int start_in_front(const Options& options) {
 void redirect_to_log(const Options& options) {
   std::error_code ignored;
   fs::create_directories(options.profile_dir / "log", ignored);
-  const std::string name = "dipcluster-" + options.cluster_id + ".log";
-  const int log = ::open((options.profile_dir / "log" / name).c_str(),
+  const std::string id = options.cluster_id.empty() ? "" : "-" + options.cluster_id;
+  const int log = ::open((options.profile_dir / "log" / ("dipcluster" + id + ".log")).c_str(),
                          O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   ::dup2(null, 0);
@@ -209,14 +147,14 @@ void redirect_to_log(const Options& options) {
 // The outcome comes back through a pipe, so that the command returns when the engines are ready.
 int start_in_background(const Options& options) {
   int ends[2];
-  if (::pipe(ends) != 0) return complain("can't make a pipe");
+  if (::pipe2(ends, O_CLOEXEC) != 0) return complain("can't make a pipe");
   const pid_t child = ::fork();
   if (child < 0) return complain("can't fork");
   if (child == 0) {
     ::close(ends[0]);
     ::setsid();
     redirect_to_log(options);
-    const int code = run_cluster(options, [&](const std::string& why) {
+    const int code = guard(options, [&](const std::string& why) {
       const std::string text = why.empty() ? "ok" : why;
       [[maybe_unused]] const auto written = ::write(ends[1], text.data(), text.size());
       ::close(ends[1]);
@@ -224,67 +162,156 @@ int start_in_background(const Options& options) {
     ::_exit(code);
   }
   ::close(ends[1]);
-  std::string text(4096, '\0');
-  const ssize_t got = ::read(ends[0], text.data(), text.size());
-  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  if (text != "ok") return complain(text.empty() ? "the launcher ended at its start" : text);
-  std::printf("dipcluster: %u engines ready; stop with: dipcluster stop\n", options.engines);
-  return 0;
-}
-
-int stop(const Options& options) {
-  const fs::path file = state_file(options.profile_dir, options.cluster_id);
-  const auto state = read_living(file);
-  if (!state) return complain("no such cluster runs in " + options.profile_dir.string());
-  ::kill(state->launcher, SIGTERM);
-  const auto deadline = Clock::now() + 15s;
-  while (read_living(file) && Clock::now() < deadline) std::this_thread::sleep_for(20ms);
-  if (read_living(file)) return complain("the launcher does not end");
-  std::printf("dipcluster: stopped\n");
-  return 0;
-}
-
-int list(const Options& options) {
-  std::printf("%-20s %s\n", "CLUSTER", "LAUNCHER PID");
-  for (const auto& state : living_clusters(options.profile_dir)) {
-    std::printf("%-20s %d\n", state.cluster_id.empty() ? "(default)" : state.cluster_id.c_str(),
-                static_cast<int>(state.launcher));
+  std::string text;
+  char part[4096];
+  for (ssize_t got = 0; (got = ::read(ends[0], part, sizeof part)) > 0;) {
+    text.append(part, static_cast<std::size_t>(got));
+    if (text == "ok") break;  // the guardian holds the other end too
   }
+  if (text != "ok") {
+    int status = 0;
+    ::waitpid(child, &status, 0);  // nothing is left when the command returns
+    return complain(text.empty() ? "the launcher ended at its start" : text);
+  }
+  std::printf("dipcluster: the engines are ready; stop with: dipcluster stop\n");
   return 0;
+}
+
+// More engines for a controller that runs already.
+int add_engines(const Options& options) {
+  const sigset_t signals = stop_signals();
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  return launch(options, false, [](const std::string& why) {
+    if (!why.empty()) {
+      complain(why);
+      return;
+    }
+    std::printf("dipcluster: the engines are ready; stop them with Ctrl-C\n");
+    std::fflush(stdout);
+  });
+}
+
+int restart(const Options& options) {
+  const auto state = read_living(state_file(options.profile_dir, options.cluster_id));
+  if (!state) return complain("no cluster that dipcluster has started runs here under this name");
+  if (const int code = stop_cluster(options); code != 0) return code;
+  std::vector<char*> words;
+  for (const auto& word : state->command_line) words.push_back(const_cast<char*>(word.c_str()));
+  char daemonize[] = "--daemonize";
+  words.push_back(daemonize);
+  words.push_back(nullptr);
+  ::execv("/proc/self/exe", words.data());
+  return complain("can't start it again");
+}
+
+struct Raw {
+  std::string profile, profile_dir, way = "local", hosts, ip, location, signal = "INT";
+  unsigned engines = 0;
+  std::vector<int> targets;
+  bool json = false;
+  std::string image = "ddipp", name = "ddipp";
+  unsigned gpus = 0;
+};
+
+void add_engine_options(CLI::App& command, Options& options, Raw& raw) {
+  command.add_option("-n,--n", raw.engines, "Number of engines [GPUs, else cores]")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--engines", raw.way, "How to launch them: local, ssh, mpi or slurm [local]");
+  command.add_option("--hosts", raw.hosts,
+                     "With ssh: hosts with a number of engines or their GPUs, node1:4,node2[0,1]");
+  command.add_option("--remote-engine", options.remote_program,
+                     "With ssh: dipengine on the hosts [the same path as here]");
+  command.add_option("--launch-args", options.way_args,
+                     "An option for ssh, mpiexec or srun (--time=60); may be repeated");
+  command.add_option("--engine-args", options.engine_args,
+                     "An option for dipengine; may be repeated");
+  command.add_option("--timeout", options.timeout_s, "Seconds to wait for the engines [60]");
+}
+
+void finish(Options& options, const Raw& raw) {
+  options.profile_dir =
+      fs::absolute(ddipp::find_profile_dir(raw.profile_dir, "", raw.profile)).lexically_normal();
+  const auto way = way_from_name(raw.way);
+  if (!way) throw CLI::ValidationError(way.error());
+  options.way = *way;
+  if (raw.engines > 0) options.engines = raw.engines;
+  if (options.way == Way::ssh) {
+    const auto hosts = parse_hosts(raw.hosts);
+    if (!hosts) throw CLI::ValidationError(hosts.error());
+    options.hosts = *hosts;
+  }
+  if (!raw.ip.empty()) options.controller_args.push_back("--ip=" + raw.ip);
+  if (!raw.location.empty()) options.controller_args.push_back("--location=" + raw.location);
+}
+
+int run(CLI::App& app, int argc, char** argv) {
+  Options options;
+  Raw raw;
+  options.cluster_id = ddipp::environment("IPP_CLUSTER_ID");
+  app.set_version_flag("--version", DDIPP_VERSION);
+  app.require_subcommand(1);
+  const auto add = [&](const char* name, const char* about) {
+    CLI::App* command = app.add_subcommand(name, about);
+    command->add_option("--profile", raw.profile, "IPython profile by name [default]");
+    command->add_option("--profile-dir", raw.profile_dir, "IPython profile by folder");
+    command->add_option("--cluster-id", options.cluster_id, "Name of the cluster");
+    return command;
+  };
+  CLI::App* start = add("start", "Start a controller and engines");
+  add_engine_options(*start, options, raw);
+  start->add_flag("--daemonize", options.daemonize, "Return when the engines are ready");
+  start->add_option("--ip", raw.ip,
+                    "Address that the controller listens on [127.0.0.1, '*' "
+                    "unless the engines are local]");
+  start->add_option("--location", raw.location, "Name of this machine for other hosts");
+  start->add_option("--controller-args", options.controller_args,
+                    "An option for dipcontroller; may be repeated");
+  CLI::App* engines = add("engines", "Start engines for a controller that runs");
+  add_engine_options(*engines, options, raw);
+  CLI::App* stop = add("stop", "Stop a cluster");
+  CLI::App* again = add("restart", "Stop a cluster and start it as it was started");
+  CLI::App* list = add("list", "List the clusters of a profile");
+  CLI::App* status = add("status", "Show the engines of a cluster");
+  for (auto* command : {list, status}) command->add_flag("--json", raw.json, "As JSON");
+  CLI::App* signal = add("signal", "Send a signal to engines");
+  signal->add_option("signal", raw.signal, "INT, TERM, … or a number [INT]");
+  signal->add_option("--targets", raw.targets, "Engines [all]")->delimiter(',');
+  CLI::App* cleaning = add("clean", "Remove files of clusters that run no more");
+  CLI::App* kubernetes = add("kubernetes", "Print a manifest for kubectl apply");
+  kubernetes->add_option("-n,--n", raw.engines, "Number of engines [1]");
+  kubernetes->add_option("--image", raw.image, "Container image with ddipp [ddipp]");
+  kubernetes->add_option("--name", raw.name, "Name of the objects [ddipp]");
+  kubernetes->add_option("--gpus", raw.gpus, "GPUs of an engine [0]");
+  app.parse(argc, argv);
+  finish(options, raw);
+  options.command_line.assign(argv, argv + argc);
+
+  if (*stop) return stop_cluster(options);
+  if (*again) return restart(options);
+  if (*list) return list_clusters(options, raw.json);
+  if (*status) return show_status(options, raw.json);
+  if (*signal) return signal_engines(options, raw.signal, raw.targets);
+  if (*cleaning) return clean(options);
+  if (*engines) return add_engines(options);
+  if (*kubernetes) {
+    std::printf(
+        "%s",
+        kubernetes_manifest(raw.name, raw.image, std::max(1U, raw.engines), raw.gpus).c_str());
+    return 0;
+  }
+  return options.daemonize ? start_in_background(options) : start_in_front(options);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  std::string profile, profile_dir;
-  CLI::App app{"Starts, lists and stops a ddipp cluster on this machine."};
+  CLI::App app{"Starts and manages clusters of dipcontroller and dipengine."};
   app.name("dipcluster");
-  app.set_version_flag("--version", DDIPP_VERSION);
-  app.require_subcommand(1);
-  const auto add_common = [&](CLI::App* command) {
-    command->add_option("--profile", profile, "IPython profile by name [default]");
-    command->add_option("--profile-dir", profile_dir, "IPython profile by folder");
-    command->add_option("--cluster-id", options.cluster_id, "Name of the cluster");
-  };
-  CLI::App* start_command = app.add_subcommand("start", "Start a controller and engines");
-  add_common(start_command);
-  start_command->add_option("-n,--n", options.engines, "Number of engines [cores]")
-      ->check(CLI::PositiveNumber);
-  start_command->add_flag("--daemonize", options.daemonize, "Return when the engines are ready");
-  start_command->add_option("--timeout", options.timeout_s, "Seconds to wait for the engines [60]");
-  start_command->add_option("--controller-args", options.controller_args,
-                            "An option for dipcontroller; may be repeated");
-  start_command->add_option("--engine-args", options.engine_args,
-                            "An option for dipengine; may be repeated");
-  CLI::App* stop_command = app.add_subcommand("stop", "Stop a cluster");
-  add_common(stop_command);
-  CLI::App* list_command = app.add_subcommand("list", "List the clusters of a profile");
-  add_common(list_command);
-  CLI11_PARSE(app, argc, argv);
-
-  options.profile_dir = ddipp::find_profile_dir(profile_dir, "", profile);
-  if (*stop_command) return stop(options);
-  if (*list_command) return list(options);
-  return options.daemonize ? start_in_background(options) : start_in_front(options);
+  try {
+    return run(app, argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  } catch (const fs::filesystem_error& error) {
+    return complain(error.what());
+  }
 }

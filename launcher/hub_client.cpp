@@ -2,14 +2,20 @@
 
 #include "protocol/address.hpp"
 #include "protocol/content.hpp"
-#include "protocol/net/multipart.hpp"
 
 namespace ddipp::launcher {
 
-HubClient::HubClient(protocol::Session session, const std::string& url)
-    : socket_(context_, zmq::socket_type::dealer), session_(std::move(session)) {
-  socket_.set(zmq::sockopt::linger, 0);
-  socket_.connect(url);
+using namespace std::chrono_literals;
+using protocol::Json;
+
+HubClient::HubClient(protocol::Session session, const std::string& query,
+                     const std::string& control)
+    : query_(context_, zmq::socket_type::dealer),
+      control_(context_, zmq::socket_type::dealer),
+      session_(std::move(session)) {
+  for (auto* socket : {&query_, &control_}) socket->set(zmq::sockopt::linger, 0);
+  query_.connect(query);
+  control_.connect(control);
 }
 
 Result<std::unique_ptr<HubClient>> HubClient::connect(
@@ -24,24 +30,79 @@ Result<std::unique_ptr<HubClient>> HubClient::connect(
   if (!interface) return Failure{interface.error()};
   // The controller was started by this program, on this machine.
   interface->address = protocol::connectable_address(interface->address, "", {});
-  const std::string url = protocol::url(*interface, common.registration);
-  return std::unique_ptr<HubClient>(new HubClient(std::move(*session), url));
+  return std::unique_ptr<HubClient>(new HubClient(std::move(*session),
+                                                  protocol::url(*interface, common.registration),
+                                                  protocol::url(*interface, connection.control)));
 }
 
-std::optional<std::size_t> HubClient::engine_count(std::chrono::milliseconds timeout) {
+Result<std::unique_ptr<HubClient>> HubClient::connect(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) {
+    return Failure{"no controller has written " + file.string() +
+                   "; start one with: dipcluster start"};
+  }
+  const auto json = protocol::read_json_file(file);
+  if (!json) return Failure{json.error()};
+  const auto connection = protocol::parse_client_connection(*json);
+  if (!connection) return Failure{connection.error()};
+  auto hub = connect(*connection);
+  if (hub && !(*hub)->engines(3s)) {
+    return Failure{"no controller answers where " + file.string() +
+                   " says; remove what is left of it with: dipcluster clean"};
+  }
+  return hub;
+}
+
+std::optional<Json> HubClient::ask(zmq::socket_t& socket, const std::string& type, Json content,
+                                   std::vector<std::string> identities,
+                                   std::chrono::milliseconds timeout) {
   protocol::Message request;
-  request.header =
-      session_.make_header(protocol::ConnectionRequest::type, std::chrono::system_clock::now());
+  request.identities = std::move(identities);
+  request.header = session_.make_header(type, std::chrono::system_clock::now());
+  request.content = std::move(content);
   net::Multipart frames = net::make_multipart(session_.seal(request));
-  net::send(socket_, frames);
-  zmq::pollitem_t item{socket_.handle(), 0, ZMQ_POLLIN, 0};
-  net::Multipart answer;
-  if (zmq::poll(&item, 1, timeout) == 0 || !net::receive(socket_, answer)) return std::nullopt;
-  const auto message = session_.open(net::views(answer));
-  if (!message) return std::nullopt;
-  const auto reply = protocol::parse_content<protocol::ConnectionReply>(message->content);
+  net::send(socket, frames);
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    zmq::pollitem_t item{socket.handle(), 0, ZMQ_POLLIN, 0};
+    net::Multipart answer;
+    if (left.count() <= 0 || zmq::poll(&item, 1, left) == 0 || !net::receive(socket, answer)) {
+      return std::nullopt;
+    }
+    const auto message = session_.open(net::views(answer));
+    if (!message) return std::nullopt;
+    // An earlier question may have been answered late.
+    if (message->parent_header.value("msg_id", "") == request.header.msg_id) {
+      return message->content;
+    }
+  }
+}
+
+std::optional<std::map<int, std::string>> HubClient::engines(std::chrono::milliseconds timeout) {
+  const auto content = ask(query_, protocol::ConnectionRequest::type, Json::object(), {}, timeout);
+  if (!content) return std::nullopt;
+  const auto reply = protocol::parse_content<protocol::ConnectionReply>(*content);
   if (!reply) return std::nullopt;
-  return reply->engines.size();
+  std::map<int, std::string> engines;
+  for (const auto& [id, uuid] : reply->engines) engines[std::stoi(id)] = uuid;
+  return engines;
+}
+
+std::optional<Json> HubClient::queues(std::chrono::milliseconds timeout) {
+  return ask(query_, "queue_request", {{"targets", nullptr}, {"verbose", false}}, {}, timeout);
+}
+
+bool HubClient::signal(const std::string& uuid, int signal, std::chrono::milliseconds timeout) {
+  return ask(control_, "signal_request", {{"sig", signal}}, {uuid}, timeout).has_value();
+}
+
+Result<std::size_t> count_engines(const std::filesystem::path& client_file) {
+  auto hub = HubClient::connect(client_file);
+  if (!hub) return Failure{hub.error()};
+  const auto engines = (*hub)->engines(3s);
+  if (!engines) return Failure{std::string("the controller does not answer")};
+  return engines->size();
 }
 
 }  // namespace ddipp::launcher
