@@ -102,7 +102,7 @@ void Cluster::spawn(const std::string& what, const PlannedProcess& planned,
 std::string Cluster::spawn_controller() {
   const fs::path client_file = connection_file("client");
   std::error_code ignored;
-  fs::remove(client_file, ignored);
+  if (!keeps_connection_files(options_)) fs::remove(client_file, ignored);
   const fs::path beside = fs::read_symlink("/proc/self/exe").parent_path() / "dipcontroller";
   PlannedProcess controller{"controller",
                             {beside.string(), "--profile-dir", options_.profile_dir.string()}};
@@ -246,8 +246,11 @@ void Cluster::stop() {
 
 void Cluster::remove_files() const {
   std::error_code ignored;
-  if (with_controller_) {
-    fs::remove(cluster_file_path(options_.profile_dir, options_.cluster_id), ignored);
+  if (!with_controller_) return;
+  fs::remove(cluster_file_path(options_.profile_dir, options_.cluster_id), ignored);
+  if (keeps_connection_files(options_)) return;
+  for (const char* kind : {"client", "engine"}) {  // of a controller that was killed
+    fs::remove(connection_file(kind), ignored);
   }
 }
 

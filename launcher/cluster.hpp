@@ -30,7 +30,7 @@ class Cluster {
   std::string supervise(int signal_fd);
 
   void stop();
-  // What ipyparallel and later commands find; the controller's own files go with it.
+  // What ipyparallel, clients and later commands find.
   void remove_files() const;
 
   unsigned engine_count() const { return wanted_; }

@@ -72,12 +72,13 @@ void wait_until_gone(const fs::path& path, std::chrono::milliseconds patience) {
 // What a launcher that was killed could not do any more; its children end by themselves.
 void clear_up(const Options& options) {
   std::error_code ignored;
+  fs::remove(cluster_file_path(options.profile_dir, options.cluster_id), ignored);
+  if (keeps_connection_files(options)) return;
   for (const char* kind : {"client", "engine"}) {
     const auto path = ddipp::connection_file_path(options.profile_dir, options.cluster_id, kind);
     wait_until_gone(path, 5s);  // the controller removes it
     fs::remove(path, ignored);
   }
-  fs::remove(cluster_file_path(options.profile_dir, options.cluster_id), ignored);
 }
 
 // The guardian: passes signals on to the launcher and outlives it.

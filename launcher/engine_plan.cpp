@@ -13,10 +13,10 @@ using Command = std::vector<std::string>;
 // Reads the connection file from the first line of its standard input, runs the engine, and ends it
 // when that input ends: ssh has gone, because the launcher or the network has.
 constexpr const char* kRemoteScript =
-    "umask 077; d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT; "
+    "exec 3<&0; umask 077; d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT; "
     "IFS= read -r line; printf '%s\\n' \"$line\" > \"$d/ipcontroller-engine.json\"; "
-    "\"$@\" --file \"$d/ipcontroller-engine.json\" & e=$!; "
-    "{ cat > /dev/null; kill $e 2> /dev/null; } <&0 & w=$!; "
+    "\"$@\" --file \"$d/ipcontroller-engine.json\" 3<&- & e=$!; "
+    "{ cat <&3 > /dev/null; kill $e 2> /dev/null; } & w=$!; "
     "wait $e; s=$?; kill $w 2> /dev/null; exit $s";
 
 std::string quoted(const std::string& word) {
@@ -134,7 +134,9 @@ spec:
               value: >-
                 {"interface": "tcp://@NAME@", "registration": 10101, "location": "@NAME@",
                 "key": "$(IPP_SESSION_KEY)", "signature_scheme": "hmac-sha256",
-                "pack": "json", "unpack": "json", "ssh": ""}
+                "pack": "json", "unpack": "json", "ssh": "", "control": 10102, "mux": 10103,
+                "task": 10104, "iopub": 10105, "hb_ping": 10106, "hb_pong": 10107,
+                "broadcast": [10108]}
 )manifest";
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What dipcluster was asked for.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -24,5 +25,12 @@ struct Options {
   double timeout_s = 60;
   std::vector<std::string> command_line;  // to start it again
 };
+
+// Whether the controller listens where an earlier one did, by the files that it has left.
+inline bool keeps_connection_files(const Options& options) {
+  return std::ranges::any_of(options.controller_args, [](const std::string& argument) {
+    return argument.starts_with("--reuse") || argument.starts_with("--restore");
+  });
+}
 
 }  // namespace ddipp::launcher

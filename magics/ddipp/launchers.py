@@ -1,4 +1,4 @@
-"""Launchers for :class:`ipyparallel.Cluster`, by the names ``ddipp``.
+"""Launchers for :class:`ipyparallel.Cluster`, by the names ``ddipp`` and ``ddipp-mpi`` and others.
 
 ``ipyparallel.Cluster(controller="ddipp", engines="ddipp", n=2)`` finds them by their entry points.
 """
@@ -47,7 +47,7 @@ class _OneRemoval:
             return super().get_output(remove)  # type: ignore[misc]
 
 
-class ControllerLauncher(_OneRemoval, launcher.LocalControllerLauncher):
+class DdippControllerLauncher(_OneRemoval, launcher.LocalControllerLauncher):
     """Starts ``dipcontroller`` on this machine."""
 
     @default("controller_cmd")
@@ -55,7 +55,7 @@ class ControllerLauncher(_OneRemoval, launcher.LocalControllerLauncher):
         return [find_program("dipcontroller")]
 
 
-class EngineLauncher(_OneRemoval, launcher.LocalEngineLauncher):
+class DdippEngineLauncher(_OneRemoval, launcher.LocalEngineLauncher):
     """Starts one ``dipengine`` on this machine, hosting the interpreter that this runs in."""
 
     @default("engine_cmd")
@@ -68,15 +68,52 @@ class EngineLauncher(_OneRemoval, launcher.LocalEngineLauncher):
         return [*super().find_args(), *wish]
 
 
-class EngineSetLauncher(launcher.LocalEngineSetLauncher):
+class DdippEngineSetLauncher(launcher.LocalEngineSetLauncher):
     """Starts several ``dipengine`` on this machine."""
 
-    launcher_class = EngineLauncher
+    launcher_class = DdippEngineLauncher
     delay = Float(0.0, config=True, help="Seconds between the starts of two engines.")
 
     @default("engine_cmd")
     def _default_engine_cmd(self) -> list[str]:
         return [find_program("dipengine"), "--python", sys.executable]
+
+
+class DdippMPIEngineSetLauncher(_OneRemoval, launcher.MPIEngineSetLauncher):
+    """Starts several ``dipengine`` with ``mpiexec``; their ids are their ranks."""
+
+    @default("engine_cmd")
+    def _default_engine_cmd(self) -> list[str]:
+        return [find_program("dipengine"), "--python", sys.executable]
+
+
+class DdippSlurmEngineSetLauncher(launcher.SlurmEngineSetLauncher):
+    """Starts several ``dipengine`` as a job of Slurm, with ``sbatch``."""
+
+    @default("engine_cmd")
+    def _default_engine_cmd(self) -> list[str]:
+        return [find_program("dipengine"), "--python", sys.executable]
+
+
+class DdippSSHEngineLauncher(launcher.SSHEngineLauncher):
+    """Starts one ``dipengine`` on another host, the one beside its ``remote_python``."""
+
+    def _engine_cmd_default(self) -> list[str]:
+        return _remote_engine(self.remote_python)
+
+
+class DdippSSHEngineSetLauncher(launcher.SSHEngineSetLauncher):
+    """Starts ``dipengine`` on the hosts of its ``engines``."""
+
+    launcher_class = DdippSSHEngineLauncher
+
+    def _engine_cmd_default(self) -> list[str]:
+        return _remote_engine(self.remote_python)
+
+
+def _remote_engine(remote_python: str) -> list[str]:
+    folder, separator, _ = remote_python.rpartition("/")
+    return [f"{folder}{separator}dipengine"]
 
 
 def runs(one: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import ipyparallel
 import pytest
 from environments import fastai_v1, pythons
+from servers import slurm, ssh_server  # noqa: F401  fixtures
 
 BIN = Path(sys.executable).parent
 

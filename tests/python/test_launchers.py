@@ -54,7 +54,7 @@ def dipcluster(*args: str) -> subprocess.CompletedProcess:
 def test_dipcluster_starts_lists_and_stops(tmp_path: Path):
     profile = f"--profile-dir={tmp_path}"
     started = dipcluster("start", "-n", "2", "--daemonize", profile)
-    assert started.stdout == "dipcluster: 2 engines ready; stop with: dipcluster stop\n"
+    assert started.stdout == "dipcluster: the engines are ready; stop with: dipcluster stop\n"
     try:
         client = ipyparallel.Client(str(tmp_path / "security" / "ipcontroller-client.json"))
         assert client[:].apply_sync(lambda: 1) == [1, 1]
@@ -90,7 +90,7 @@ def test_a_cluster_in_front_ends_with_ctrl_c_and_with_its_launcher(tmp_path: Pat
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert process.stdout.readline() == "dipcluster: 1 engines ready; stop with Ctrl-C\n"
+        assert process.stdout.readline() == "dipcluster: the engines are ready; stop with Ctrl-C\n"
         process.send_signal(sig)
         process.wait(15)
         wait_for(lambda: not processes_of(tmp_path), 15, "the end of all processes")
@@ -102,7 +102,7 @@ def test_an_engine_that_cannot_start_is_reported(tmp_path: Path):
         "start", "-n1", "--daemonize", f"--profile-dir={tmp_path}", "--engine-args=--python=/no"
     )
     assert time.monotonic() - begin < 10
-    assert "the engines did not start: a process ended with code 1" in failed.stderr
+    assert "the engines did not start: ipengine-0 ended with code 1" in failed.stderr
     assert processes_of(tmp_path) == []
 
 
