@@ -201,7 +201,7 @@ int restart(const Options& options) {
   char daemonize[] = "--daemonize";
   words.push_back(daemonize);
   words.push_back(nullptr);
-  ::execv("/proc/self/exe", words.data());
+  ::execv(fs::read_symlink("/proc/self/exe").c_str(), words.data());  // under its own name
   return complain("can't start it again");
 }
 

@@ -260,6 +260,7 @@ def test_engines_through_ssh(tmp_path: Path, ssh_server):
         *ssh,
         "--ip=127.0.0.1",
         f"--engine-args=--python={sys.executable}",
+        f"--engine-args=--work-dir={tmp_path}",
     )
     assert client.ids == [0, 1]
     names = client[:].apply_sync(lambda: __import__("os").environ.get("SSH_CONNECTION", ""))
@@ -268,7 +269,7 @@ def test_engines_through_ssh(tmp_path: Path, ssh_server):
     assert not processes_of(key_text)  # nobody can read it in a list of processes
     client.close()
     train_the_demo(folder)
-    engines = processes_of("ipcontroller-engine.json")
+    engines = processes_of(f"--work-dir={tmp_path}")
     assert len(engines) >= 4
     # Killed, not asked: the other hosts notice that ssh has gone.
     launcher = json.loads((folder / "pid" / "dipcluster-.json").read_text())["launcher"]

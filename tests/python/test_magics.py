@@ -342,7 +342,7 @@ def test_dipper_gives_the_group_a_name(group: Notebook, capsys):
 
 def test_a_second_group_is_refused_and_restart_replaces_it(notebook: Notebook, group, capsys):
     assert "there is a group of 2 ranks" in str(notebook.fail("%makedip -n 3"))
-    notebook.run("%makedip -r -n 1")
+    notebook.run("%makedip -r -n 1 -a torch")
     notebook.run("%makedip -i")
     shown = capsys.readouterr().out
     assert "ddipp: 1 rank on CPU, gloo, app torch" in shown
