@@ -9,7 +9,7 @@ SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 
 SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-dev python3-venv \
   libzmq3-dev cppzmq-dev nlohmann-json3-dev libssl-dev libboost-dev libboost-filesystem-dev \
-  libspdlog-dev libfmt-dev libcli11-dev doctest-dev libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev
+  help2man libspdlog-dev libfmt-dev libcli11-dev doctest-dev libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev
 
 CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
   engine/*/*.?pp launcher/*.?pp bench/load/*.?pp)
@@ -114,12 +114,14 @@ fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15
 	done
 
 # Programs of others that some tests need; without them those tests are skipped and say so.
-PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2 chromium
+PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2 chromium \
+  slurmctld slurmd slurm-client munge
 
 .PHONY: peers
-peers: build/stamps/packages ## Install what the tests of ssh, MPI, two hosts, JupyterLab and fastai 1 need
+peers: build/stamps/packages ## What the tests of ssh, MPI, Slurm, two hosts, JupyterLab, fastai 1 need
 	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
-	@$(BIN)/pip install -q --disable-pip-version-check mpi4py jupyterlab ipywidgets playwright
+	@$(BIN)/pip install -q --disable-pip-version-check mpi4py pyyaml jupyterlab \
+	  ipywidgets playwright
 	@$(BIN)/python compat/environments.py fastai_v1
 
 FAULT_ROUNDS ?= 100
@@ -134,7 +136,7 @@ gpu-check: install ## What can only be checked on NVIDIA GPUs
 
 .PHONY: gpu-bundle
 gpu-bundle: install ## All that gpu-check needs in one archive, for a GPU machine without a network
-	@$(BIN)/python gpu/make_bundle.py --packages "$(SYSTEM_PACKAGES)" $(BUNDLE_ARGS)
+	@$(BIN)/python gpu/make_bundle.py --packages "$(filter-out help2man,$(SYSTEM_PACKAGES))" $(BUNDLE_ARGS)
 
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
