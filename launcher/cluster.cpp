@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <deque>
+#include <fcntl.h>
 #include <fstream>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -91,8 +92,13 @@ void Cluster::spawn(const std::string& what, const PlannedProcess& planned,
                           process::std_in < standard_input);
   };
   if (planned.needs_connection) {
-    child->process = start(child->input);
-    child->input << input << std::endl;
+    child->input = std::make_unique<process::opstream>();
+    for (const int end :
+         {child->input->pipe().native_source(), child->input->pipe().native_sink()}) {
+      ::fcntl(end, F_SETFD, FD_CLOEXEC);  // or processes that come later would hold it open
+    }
+    child->process = start(*child->input);
+    *child->input << input << std::endl;
   } else {
     child->process = start(process::null);
   }
@@ -231,7 +237,7 @@ std::string Cluster::supervise(int signal_fd) {
 
 void Cluster::stop() {
   for (auto& child : children_) {
-    child->input.pipe().close();  // the other end of ssh
+    if (child->input) child->input->pipe().close();  // the other end of ssh
     if (child->process.running()) ::kill(child->process.id(), SIGTERM);
   }
   const auto deadline = Clock::now() + 8s;

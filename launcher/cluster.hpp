@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,7 @@ class Cluster {
     std::string what;
     boost::process::child process;
     std::filesystem::path log;
-    boost::process::opstream input;  // open as long as it may live, if it has one
+    std::unique_ptr<boost::process::opstream> input;  // open as long as it may live
   };
 
   std::filesystem::path connection_file(const std::string& kind) const;

@@ -216,7 +216,7 @@ struct Raw {
 
 void add_engine_options(CLI::App& command, Options& options, Raw& raw) {
   command.add_option("-n,--n", raw.engines, "Number of engines [GPUs, else cores]")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1U, 65536U));
   command.add_option("--engines", raw.way, "How to launch them: local, ssh, mpi or slurm [local]");
   command.add_option("--hosts", raw.hosts,
                      "With ssh: hosts with a number of engines or their GPUs, node1:4,node2[0,1]");
@@ -283,6 +283,15 @@ int run(CLI::App& app, int argc, char** argv) {
   kubernetes->add_option("--image", raw.image, "Container image with ddipp [ddipp]");
   kubernetes->add_option("--name", raw.name, "Name of the objects [ddipp]");
   kubernetes->add_option("--gpus", raw.gpus, "GPUs of an engine [0]");
+  if (argc > 1 && argv[1][0] != '-') {
+    std::vector<std::string> commands;
+    for (const auto* command : app.get_subcommands({})) commands.push_back(command->get_name());
+    if (std::ranges::find(commands, argv[1]) == commands.end()) {
+      const auto meant = ddipp::nearest(argv[1], commands);
+      return complain("there is no command '" + std::string(argv[1]) + "'" +
+                      (meant.empty() ? "; see --help" : "; do you mean '" + meant + "'?"));
+    }
+  }
   app.parse(argc, argv);
   finish(options, raw);
   options.command_line.assign(argv, argv + argc);
@@ -311,7 +320,8 @@ int main(int argc, char** argv) {
   try {
     return run(app, argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error);
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return complain(std::string(error.what()) + "; see --help");
   } catch (const fs::filesystem_error& error) {
     return complain(error.what());
   }

@@ -2,6 +2,7 @@
 
 #include "protocol/address.hpp"
 #include "protocol/content.hpp"
+#include "protocol/net/curve.hpp"
 
 namespace ddipp::launcher {
 
@@ -9,11 +10,14 @@ using namespace std::chrono_literals;
 using protocol::Json;
 
 HubClient::HubClient(protocol::Session session, const std::string& query,
-                     const std::string& control)
+                     const std::string& control, const std::string& server_key)
     : query_(context_, zmq::socket_type::dealer),
       control_(context_, zmq::socket_type::dealer),
       session_(std::move(session)) {
-  for (auto* socket : {&query_, &control_}) socket->set(zmq::sockopt::linger, 0);
+  for (auto* socket : {&query_, &control_}) {
+    socket->set(zmq::sockopt::linger, 0);
+    if (!server_key.empty()) net::use_curve_client(*socket, server_key, net::make_curve_keys());
+  }
   query_.connect(query);
   control_.connect(control);
 }
@@ -30,9 +34,9 @@ Result<std::unique_ptr<HubClient>> HubClient::connect(
   if (!interface) return Failure{interface.error()};
   // The controller was started by this program, on this machine.
   interface->address = protocol::connectable_address(interface->address, "", {});
-  return std::unique_ptr<HubClient>(new HubClient(std::move(*session),
-                                                  protocol::url(*interface, common.registration),
-                                                  protocol::url(*interface, connection.control)));
+  return std::unique_ptr<HubClient>(
+      new HubClient(std::move(*session), protocol::url(*interface, common.registration),
+                    protocol::url(*interface, connection.control), common.curve_serverkey));
 }
 
 Result<std::unique_ptr<HubClient>> HubClient::connect(const std::filesystem::path& file) {

@@ -33,7 +33,9 @@ class HubClient {
   bool signal(const std::string& uuid, int signal, std::chrono::milliseconds timeout);
 
  private:
-  HubClient(protocol::Session session, const std::string& query, const std::string& control);
+  // `server_key` of CURVE, "" for none.
+  HubClient(protocol::Session session, const std::string& query, const std::string& control,
+            const std::string& server_key);
 
   std::optional<protocol::Json> ask(zmq::socket_t& socket, const std::string& type,
                                     protocol::Json content, std::vector<std::string> identities,

@@ -329,7 +329,7 @@ class Group:
         except BaseException:
             self.generations.recover()
             raise
-        if self.gpus is not None:
+        if self.backend == "nccl":
             self.ranks.apply(rank_side.free_memory)
 
     # --- variables ---------------------------------------------------------------------------

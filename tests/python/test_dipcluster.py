@@ -210,6 +210,31 @@ def test_an_engine_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path):
     assert left_behind(tmp_path) == []
 
 
+def test_an_encrypted_cluster_is_started_and_asked(tmp_path: Path):
+    start(tmp_path, "-n1", "--controller-args=--enable-curve").close()
+    status = dipcluster("status", "--json", f"--profile-dir={tmp_path}")
+    assert len(json.loads(status.stdout)["engines"]) == 1
+    stop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["strat"], "there is no command 'strat'; do you mean 'start'?"),
+        (["start", "-n", "x"], "--n: Value x not in range 1 to 65536; see --help"),
+        (["start", "--engines=pbs"], "--engines pbs: say local, ssh, mpi or slurm; see --help"),
+        (["start", "--engines=ssh"], "which hosts? --hosts node1:4,node2:4; see --help"),
+        (["stop"], "no such cluster runs in {folder}"),
+        (["restart"], "no cluster that dipcluster has started runs here under this name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, words: list[str], line: str):
+    profile = [] if words == ["strat"] else [f"--profile-dir={tmp_path}"]
+    done = dipcluster(*words, *profile)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"dipcluster: {line.format(folder=tmp_path)}\n"
+
+
 @pytest.mark.timeout(60 + 25 * KILLS)
 def test_nothing_is_left_when_any_process_is_killed_at_any_moment(tmp_path: Path):
     """kill -9 at random moments of start, run and stop; DDIPP_KILLS says how often."""
