@@ -61,7 +61,8 @@ Cluster::Cluster(const Options& options, std::function<void(unsigned, unsigned)>
   if (options_.way == Way::ssh) {
     for (const auto& host : options_.hosts) wanted_ += host.engines;
   } else {
-    wanted_ = options_.engines.value_or(default_engine_count());
+    const bool in_job = options_.way == Way::slurm;
+    wanted_ = options_.engines.value_or(in_job ? slurm_engine_count() : default_engine_count());
   }
 }
 

@@ -215,15 +215,19 @@ struct Raw {
 };
 
 void add_engine_options(CLI::App& command, Options& options, Raw& raw) {
-  command.add_option("-n,--n", raw.engines, "Number of engines [GPUs, else cores]")
+  command
+      .add_option("-n,--n", raw.engines,
+                  "Number of engines [GPUs, else cores; of the allocation of Slurm]")
       ->check(CLI::Range(1U, 65536U));
-  command.add_option("--engines", raw.way, "How to launch them: local, ssh, mpi or slurm [local]");
+  command.add_option("--engines", raw.way,
+                     "How to launch them: local, ssh, mpi, slurm or sbatch [local]");
   command.add_option("--hosts", raw.hosts,
                      "With ssh: hosts with a number of engines or their GPUs, node1:4,node2[0,1]");
   command.add_option("--remote-engine", options.remote_program,
                      "With ssh: dipengine on the hosts [the same path as here]");
   command.add_option("--launch-args", options.way_args,
-                     "An option for ssh, mpiexec or srun (--time=60); may be repeated");
+                     "An option for ssh, mpiexec, srun or sbatch (--time=60); may be "
+                     "repeated");
   command.add_option("--engine-args", options.engine_args,
                      "An option for dipengine; may be repeated");
   command.add_option("--timeout", options.timeout_s, "Seconds to wait for the engines [60]");

@@ -69,11 +69,31 @@ std::vector<PlannedProcess> engines_of(const EngineWish& wish, Command program) 
   return {{"all", std::move(program)}};
 }
 
+// Submits a job and stays as long as it is there; asked to end, it cancels the job.
+constexpr const char* kBatchScript =
+    "id=$(sbatch --parsable \"$@\") || exit 1; id=${id%%;*}; "
+    "trap 'scancel \"$id\"; exit 143' TERM INT HUP; "
+    "while squeue --noheader --jobs \"$id\" 2> /dev/null | grep -q .; do sleep 1 & wait $!; done";
+
+constexpr const char* kTaskScript = "exec \"$@\" --id \"$SLURM_PROCID\"";
+
+std::vector<PlannedProcess> batch_engines(const EngineWish& wish) {
+  std::string job = "exec srun --kill-on-bad-exit=0 sh -c " + quoted(kTaskScript) + " sh";
+  for (const auto& word : local_engine(wish)) job += " " + quoted(word);
+  const auto log = wish.profile_dir / "log" / "ipengine-slurm-%j.log";
+  Command program{"sh",       "-c",        kBatchScript,
+                  "sh",       "--ntasks",  std::to_string(wish.count),
+                  "--output", log.string()};
+  program.insert(program.end(), wish.way_args.begin(), wish.way_args.end());
+  program.insert(program.end(), {"--wrap", job});
+  return {{"all", std::move(program)}};
+}
+
 // srun has no MPI to initialize, but a rank.
 std::vector<PlannedProcess> slurm_engines(const EngineWish& wish) {
   Command program{"srun", "--ntasks", std::to_string(wish.count), "--kill-on-bad-exit=0"};
   program.insert(program.end(), wish.way_args.begin(), wish.way_args.end());
-  program.insert(program.end(), {"sh", "-c", "exec \"$@\" --id \"$SLURM_PROCID\"", "sh"});
+  program.insert(program.end(), {"sh", "-c", kTaskScript, "sh"});
   const Command engine = local_engine(wish);
   program.insert(program.end(), engine.begin(), engine.end());
   return {{"all", std::move(program)}};
@@ -149,7 +169,8 @@ Result<Way> way_from_name(const std::string& name) {
   if (low == "ssh") return Way::ssh;
   if (low == "mpi") return Way::mpi;
   if (low == "slurm") return Way::slurm;
-  return Failure{"--engines " + name + ": say local, ssh, mpi or slurm"};
+  if (low == "sbatch") return Way::sbatch;
+  return Failure{"--engines " + name + ": say local, ssh, mpi, slurm or sbatch"};
 }
 
 Result<std::vector<Host>> parse_hosts(const std::string& text) {
@@ -191,6 +212,8 @@ std::vector<PlannedProcess> plan_engines(const EngineWish& wish) {
       return engines_of(wish, {"mpiexec", "-n", std::to_string(wish.count)});
     case Way::slurm:
       return slurm_engines(wish);
+    case Way::sbatch:
+      return batch_engines(wish);
   }
   return {};
 }

@@ -9,9 +9,9 @@
 
 namespace ddipp::launcher {
 
-enum class Way { local, ssh, mpi, slurm };
+enum class Way { local, ssh, mpi, slurm, sbatch };
 
-// "local", "ssh", "mpi", "slurm", also with ipyparallel's names ("ddipp-mpi", "MPI", …).
+// "local", "ssh", "mpi", "slurm", "sbatch", also with ipyparallel's names ("ddipp-mpi", "MPI", …).
 Result<Way> way_from_name(const std::string& name);
 
 // A host with the number of its engines, or their GPUs: "node1", "me@node1:4", "node1[0,1,3]".
@@ -29,7 +29,7 @@ struct EngineWish {
   unsigned count = 1;
   std::vector<Host> hosts;               // of ssh
   std::vector<std::string> engine_args;  // for dipengine
-  std::vector<std::string> way_args;     // for ssh, mpiexec or srun
+  std::vector<std::string> way_args;     // for ssh, mpiexec, srun or sbatch
   std::filesystem::path engine_program;  // here
   std::string remote_program;            // on the hosts of ssh
   std::filesystem::path profile_dir;

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <system_error>
 #include <thread>
+
+#include "launcher/profile.hpp"
 
 namespace ddipp::launcher {
 
@@ -18,6 +21,16 @@ inline unsigned gpu_count() {
 inline unsigned default_engine_count() {
   if (const unsigned gpus = gpu_count(); gpus > 0) return gpus;
   return std::max(1U, std::thread::hardware_concurrency());
+}
+
+// Of the allocation that this process is in: its GPUs, else its tasks, else one.
+inline unsigned slurm_engine_count() {
+  const auto number = [](const char* name) {
+    return static_cast<unsigned>(std::strtoul(environment(name).c_str(), nullptr, 10));
+  };
+  const unsigned nodes = std::max(1U, number("SLURM_JOB_NUM_NODES"));
+  if (const unsigned gpus = number("SLURM_GPUS_ON_NODE"); gpus > 0) return nodes * gpus;
+  return std::max(1U, number("SLURM_NTASKS"));
 }
 
 }  // namespace ddipp::launcher

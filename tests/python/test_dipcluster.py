@@ -222,7 +222,10 @@ def test_an_encrypted_cluster_is_started_and_asked(tmp_path: Path):
     [
         (["strat"], "there is no command 'strat'; do you mean 'start'?"),
         (["start", "-n", "x"], "--n: Value x not in range 1 to 65536; see --help"),
-        (["start", "--engines=pbs"], "--engines pbs: say local, ssh, mpi or slurm; see --help"),
+        (
+            ["start", "--engines=pbs"],
+            "--engines pbs: say local, ssh, mpi, slurm or sbatch; see --help",
+        ),
         (["start", "--engines=ssh"], "which hosts? --hosts node1:4,node2:4; see --help"),
         (["stop"], "no such cluster runs in {folder}"),
         (["restart"], "no cluster that dipcluster has started runs here under this name"),
@@ -338,14 +341,15 @@ def test_engines_with_mpiexec(tmp_path: Path):
     stop(tmp_path)
 
 
-def test_engines_with_slurm(tmp_path: Path, slurm):
+@pytest.mark.parametrize("way", ["slurm", "sbatch"])
+def test_engines_with_slurm(tmp_path: Path, slurm, way: str):
     folder = tmp_path / "profile"
     client = start(
         folder,
-        "--engines=slurm",
+        f"--engines={way}",
         "-n2",
         "--launch-args=--time=5",
-        "--launch-args=--overlap",
+        *(["--launch-args=--overlap"] if way == "slurm" else []),
         "--ip=127.0.0.1",
         f"--engine-args=--python={sys.executable}",
     )

@@ -87,6 +87,15 @@ TEST_CASE("mpiexec and srun start all engines at once") {
   CHECK(Words(job[0].command.begin(), job[0].command.begin() + 3) ==
         Words{"srun", "--ntasks", "2"});
   CHECK(std::ranges::count(job[0].command, "--time=10") == 1);
+  slurm.way = Way::sbatch;
+  const auto batch = plan_engines(slurm);
+  REQUIRE(batch.size() == 1);
+  const auto& words = batch[0].command;
+  CHECK(std::ranges::count(words, "--time=10") == 1);
+  CHECK(words[words.size() - 2] == "--wrap");
+  CHECK(words.back().starts_with("exec srun --kill-on-bad-exit=0 sh -c "));
+  CHECK(words.back().find("'/opt/dipengine' '--profile-dir' '/home/me/profile'") !=
+        std::string::npos);
 }
 
 TEST_CASE("a cluster file is read as it was written") {
