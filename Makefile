@@ -120,7 +120,7 @@ PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2 chromium \
 .PHONY: peers
 peers: build/stamps/packages ## What the tests of ssh, MPI, Slurm, two hosts, JupyterLab, fastai 1 need
 	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
-	@$(BIN)/pip install -q --disable-pip-version-check mpi4py pyyaml jupyterlab \
+	@$(BIN)/pip install -q --disable-pip-version-check mpi4py pyyaml kubernetes-validate jupyterlab \
 	  ipywidgets playwright
 	@$(BIN)/python compat/environments.py fastai_v1
 

@@ -364,6 +364,15 @@ def test_engines_with_slurm(tmp_path: Path, slurm, way: str):
     assert queue.returncode == 0
 
 
+def test_the_manifest_is_what_kubernetes_takes():
+    validator = pytest.importorskip("kubernetes_validate", reason="make peers")
+    import yaml
+
+    for options in ([], ["-n", "8", "--gpus", "1", "--name=a", "--image=b/c:1"]):
+        for part in yaml.safe_load_all(dipcluster("kubernetes", *options).stdout):
+            validator.validate(part, "1.29", strict=True)
+
+
 def test_the_manifest_for_kubernetes_starts_what_it_says(tmp_path: Path, cluster):
     yaml = pytest.importorskip("yaml")
     text = dipcluster("kubernetes", "-n", "2", "--name=localhost", "--gpus=1").stdout
