@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_for
+from conftest import BIN, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "screenshots"
@@ -115,11 +115,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def lab(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    shutil.copy(ROOT / "examples" / "tour.ipynb", tmp_path)
+def server(browser: Any, tmp_path: Path) -> Iterator[str]:
+    """Start JupyterLab with settings and an IPython folder of its own; returns its address."""
     port = free_port()
     with (tmp_path / "lab.log").open("w") as log:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
                 *(
@@ -141,16 +141,27 @@ def lab(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(f"{url}/api"), 40, "JupyterLab")
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        try:
-            yield Lab(page, f"{url}/lab/tree/tour.ipynb?reset")
-        finally:
-            PICTURES.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=PICTURES / f"end-of-{request.node.name}.png")
-            page.close()
+        yield url
     finally:
-        server.terminate()
-        server.wait(20)
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    try:
+        yield page
+    finally:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"end-of-{request.node.name}.png")
+        page.close()
+
+
+@pytest.fixture
+def lab(page: Any, server: str, tmp_path: Path) -> Lab:
+    shutil.copy(ROOT / "examples" / "tour.ipynb", tmp_path)
+    return Lab(page, f"{server}/lab/tree/tour.ipynb?reset")
 
 
 def test_the_tour_in_jupyterlab(lab: Lab):
@@ -222,3 +233,28 @@ def test_names_of_the_ranks_complete_and_a_restart_keeps_them(lab: Lab):
     new_cell("%makedip --kill")
     page.keyboard.press("Control+Enter")
     lab.wait_for_output("%makedip --kill", r"ended 2 ranks")
+
+
+def test_the_clusters_tab_sees_and_stops_our_cluster(page: Any, server: str, tmp_path: Path):
+    profile = tmp_path / "ipython" / "profile_default"
+    dipcluster = [BIN / "dipcluster"]
+    options = [f"--profile-dir={profile}", "--cluster-id=training"]
+    subprocess.run([*dipcluster, "start", "-n2", "--daemonize", *options], check=True)
+    try:
+        page.goto(f"{server}/lab")
+        page.locator('.lm-TabBar-tab[data-id="ipp-cluster-launcher"]').click(timeout=60_000)
+        tab = page.locator("#ipp-cluster-launcher")
+        tab.get_by_text("default:training").wait_for(timeout=20_000)
+        assert "State: running" in tab.inner_text()
+        assert "Number of engines: 2" in tab.inner_text()
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / "clusters.png")
+        tab.get_by_text("STOP").click()
+        wait_for(lambda: "State: Stopped" in tab.inner_text(), 20, "the tab to show it")
+        wait_for(lambda: not list((profile / "security").glob("*.json")), 20, "the end")
+        listed = subprocess.run(
+            [*dipcluster, "list", "--json", *options], capture_output=True, text=True
+        )
+        assert listed.stdout == "[]\n"
+    finally:
+        subprocess.run([*dipcluster, "stop", *options], capture_output=True)
