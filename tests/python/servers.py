@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,11 @@ SLURM = {
 }
 
 
-def wait_for_port(port: int, what: str) -> None:
+def wait_for_port(port: int, what: str, address: str = "127.0.0.1") -> None:
     deadline = time.monotonic() + 20
     while True:
         with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
+            if one.connect_ex((address, port)) == 0:
                 return
         assert time.monotonic() < deadline, f"{what} does not listen"
         time.sleep(0.05)
@@ -40,27 +41,40 @@ def make_key(path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """Start sshd with keys of its own; returns "host:port" and the user's private key file."""
+@contextmanager
+def sshd(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, prefix: Sequence[str] = ()
+) -> Iterator[tuple[str, Path]]:
+    """Run sshd with keys of its own; gives "host:port" and the user's private key file.
+
+    Parameters
+    ----------
+    folder : Path
+        For keys and configuration.
+    monkeypatch : pytest.MonkeyPatch
+        Of the test: its ssh knows the server's key.
+    address : str
+        Where it listens.
+    prefix : sequence of str
+        What runs it, for instance on another host.
+    """
     if not (SSHD and shutil.which("ssh")):
         pytest.skip("needs ssh and sshd: make peers")
-    folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     host_key, user_key = make_key(folder / "host"), make_key(folder / "user")
     port = free_port()
     config = folder / "config"
     config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nPidFile none\n"
+        f"Port {port}\nListenAddress {address}\nHostKey {host_key}\nPidFile none\n"
         f"AuthorizedKeysFile {user_key}.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
         "Subsystem sftp internal-sftp\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([*prefix, SSHD, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL)
 
     # ssh takes its configuration from the password database's home, so it is wrapped.
     known = folder / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{port} {host_key.with_suffix('.pub').read_text()}")
+    known.write_text(f"[{address}]:{port} {host_key.with_suffix('.pub').read_text()}")
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     wrapper = bin_folder / "ssh"
@@ -69,11 +83,19 @@ def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
     )
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(bin_folder), prepend=":")
+    try:
+        wait_for_port(port, "sshd", address)
+        yield f"{address}:{port}", user_key
+    finally:
+        server.terminate()
+        server.wait(10)
 
-    wait_for_port(port, "sshd")
-    yield f"127.0.0.1:{port}", user_key
-    server.terminate()
-    server.wait(10)
+
+@pytest.fixture
+def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """Start sshd on this host."""
+    with sshd(tmp_path / "ssh", monkeypatch, "127.0.0.1") as server:
+        yield server
 
 
 SLURM_CONF = """

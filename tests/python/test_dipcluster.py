@@ -21,6 +21,8 @@ import pytest
 from conftest import BIN, wait_for
 from ddipp import Group
 from ddipp.launchers import find_program
+from servers import sshd
+from test_two_hosts import HERE, THERE, other_host  # noqa: F401
 
 __name__ = "__main__"  # see test_client.py
 
@@ -323,6 +325,26 @@ def mpi_rank() -> int:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Get_rank()
+
+
+def test_engines_on_another_host(tmp_path: Path, other_host: str, monkeypatch):  # noqa: F811
+    """Another network, with no way to it but what the two hosts have between them."""
+    folder = tmp_path / "profile"
+    there = ("ip", "netns", "exec", other_host)
+    with sshd(tmp_path / "ssh", monkeypatch, THERE, there) as (address, key):
+        client = start(
+            folder,
+            *("--engines=ssh", f"--hosts={THERE}:2", f"--ip={HERE}", f"--location={HERE}"),
+            *("--launch-args=-p", f"--launch-args={address.partition(':')[2]}"),
+            *("--launch-args=-i", f"--launch-args={key}"),
+            f"--engine-args=--python={sys.executable}",
+        )
+        networks = client[:].apply_sync(os.stat, "/proc/self/ns/net")
+        here = os.stat("/proc/self/ns/net").st_ino
+        assert all(network.st_ino != here for network in networks)
+        client.close()
+        train_the_demo(folder)
+        stop(folder)
 
 
 @needs_mpi
