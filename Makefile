@@ -87,7 +87,14 @@ asan tsan: build/stamps/system
 
 .PHONY: pytest
 pytest: install ## Python tests: client, engine, magics, training
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(APP_TESTS:%=--ignore=%)
+
+# Real libraries, notebooks and a browser, which take their time.
+APP_TESTS := $(patsubst %,tests/python/test_%.py,apps fastai_v1 examples lab)
+
+.PHONY: apps
+apps: install ## Tests of fastai, Lightning, accelerate, the example notebooks and JupyterLab
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(APP_TESTS)
 
 .PHONY: unit
 unit: build/stamps/system ## C++ unit tests, optimized

@@ -125,7 +125,7 @@ def test_fastai_v2(tmp_path: Path):
     assert notebook.text("lr_find") == "True"
     assert "valid_loss" in notebook.data("fit_one_cycle")[-1]["text/plain"]
     assert re.match(r"predicted \d with", notebook.text("learn.predict"))
-    assert notebook.text("%dipull") == "accuracy True SimpleCNN"
+    assert notebook.text("%dipull") == "accuracy True SimpleCNN (1, 10)"
 
 
 def test_fastai_v1_in_its_own_environment(tmp_path: Path, ddipp_for_fastai_v1: Path):
@@ -134,7 +134,7 @@ def test_fastai_v1_in_its_own_environment(tmp_path: Path, ddipp_for_fastai_v1: P
     assert "image/png" in notebook.data("show_batch")[0]
     assert "valid_loss" in notebook.data("fit_one_cycle")[-1]["text/html"]
     assert re.match(r"predicted \d", notebook.text("learn.predict"))
-    assert notebook.text("%dipull") == "accuracy True Sequential"
+    assert notebook.text("%dipull") == "accuracy True Sequential (1, 10)"
 
 
 def test_two_nodes(tmp_path: Path, cluster: Cluster, other_host: str):  # noqa: F811
