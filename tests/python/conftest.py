@@ -147,7 +147,7 @@ def ddipp_for_fastai_v1() -> Path:
     """Return the interpreter of an environment with fastai 1, in which ddipp is installed."""
     python = fastai_v1(make=False)
     if python is None:
-        pytest.skip("needs the environment of fastai 1: make peers")
+        pytest.skip("needs CPython 3.9 or 3.10, and the environment of fastai 1: make peers")
     wheels = Path(__file__).resolve().parents[2] / "build" / "dist"
     (wheel,) = wheels.glob("ddipp-*.whl")
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
