@@ -453,7 +453,8 @@ def test_ipyparallel_starts_our_engines_with_mpi(tmp_path: Path):
     wait_for(lambda: not processes_of(tmp_path))
 
 
-def test_ipyparallel_starts_our_engines_with_slurm(tmp_path: Path, slurm):
+def test_ipyparallel_starts_our_engines_with_slurm(tmp_path: Path, slurm, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it leaves the job's script and output where it is
     folder = tmp_path / "profile"
     cluster = ipyparallel.Cluster(
         controller="ddipp", engines="ddipp-slurm", n=2, profile_dir=str(folder), log_level=40
