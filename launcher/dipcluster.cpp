@@ -207,6 +207,7 @@ int restart(const Options& options) {
 
 struct Raw {
   std::string profile, profile_dir, way = "local", hosts, ip, location, signal = "INT";
+  std::string time, partition, gres;  // of Slurm
   unsigned engines = 0;
   std::vector<int> targets;
   bool json = false;
@@ -225,6 +226,9 @@ void add_engine_options(CLI::App& command, Options& options, Raw& raw) {
                      "With ssh: hosts with a number of engines or their GPUs, node1:4,node2[0,1]");
   command.add_option("--remote-engine", options.remote_program,
                      "With ssh: dipengine on the hosts [the same path as here]");
+  command.add_option("--time", raw.time, "With slurm or sbatch: time limit of the job");
+  command.add_option("--partition", raw.partition, "With slurm or sbatch: where it runs");
+  command.add_option("--gres", raw.gres, "With slurm or sbatch: what a node needs, gpu:4");
   command.add_option("--launch-args", options.way_args,
                      "An option for ssh, mpiexec, srun or sbatch (--time=60); may be "
                      "repeated");
@@ -244,6 +248,13 @@ void finish(Options& options, const Raw& raw) {
     const auto hosts = parse_hosts(raw.hosts);
     if (!hosts) throw CLI::ValidationError(hosts.error());
     options.hosts = *hosts;
+  }
+  const bool slurm = options.way == Way::slurm || options.way == Way::sbatch;
+  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, std::string>>{
+           {"--time=", raw.time}, {"--partition=", raw.partition}, {"--gres=", raw.gres}}) {
+    if (value.empty()) continue;
+    if (!slurm) throw CLI::ValidationError(std::string(name) + " is for --engines=slurm or sbatch");
+    options.way_args.push_back(name + value);
   }
   if (!raw.ip.empty()) options.controller_args.push_back("--ip=" + raw.ip);
   if (!raw.location.empty()) options.controller_args.push_back("--location=" + raw.location);
