@@ -385,9 +385,7 @@ def test_engines_with_slurm(tmp_path: Path, slurm, way: str):
     client.close()
     train_the_demo(folder)
     stop(folder)
-    queue = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True)
     wait_for(lambda: not subprocess.check_output(["squeue", "--noheader"]).strip(), 20)
-    assert queue.returncode == 0
 
 
 def test_the_manifest_is_what_kubernetes_takes():

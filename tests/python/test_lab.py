@@ -180,10 +180,10 @@ def test_the_tour_in_jupyterlab(lab: Lab):
 
     begin = time.monotonic()
     lab.stop()
-    lab.wait_for_output(training, r"ddipp: interrupted; .* all variables kept", 20)
+    lab.wait_for_output(training, r"ddipp: interrupted; .* all variables kept", 10)
     took = time.monotonic() - begin
     lab.picture("interrupted", "%dipstat")
-    assert took < 5  # with the way through browser, server and back
+    assert took < 3  # with the way through browser, server and back
 
     # Nothing is lost and the group works: from the next cell on to the end.
     lab.run_from("steps so far")
