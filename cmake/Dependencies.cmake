@@ -46,9 +46,14 @@ if(NOT DDIPP_UNIT_TESTS_ONLY)
   find_package(Boost QUIET COMPONENTS filesystem)
   ddipp_require(Boost_FOUND "libboost-dev libboost-filesystem-dev" "Boost.Process")
 
-  # Only the header: the library comes from the interpreter that hosts the user's code, at run time.
-  find_package(Python3 3.9 QUIET COMPONENTS Interpreter Development.Module)
-  ddipp_require(Python3_Development.Module_FOUND python3-dev "Python headers")
+  # Only the header: the library is loaded by the interpreter that hosts the user's code. Any CPython
+  # from 3.9 on will do, since the limited API is used.
+  find_package(Python3 3.9 QUIET COMPONENTS Interpreter)
+  execute_process(
+    COMMAND ${Python3_EXECUTABLE} -c "import sysconfig; print(sysconfig.get_path('include'))"
+    OUTPUT_VARIABLE DDIPP_PYTHON_HEADERS OUTPUT_STRIP_TRAILING_WHITESPACE)
+  find_path(DDIPP_PYTHON_INCLUDE_DIR Python.h PATHS ${DDIPP_PYTHON_HEADERS} NO_DEFAULT_PATH)
+  ddipp_require(DDIPP_PYTHON_INCLUDE_DIR python3-dev "Python headers")
 endif()
 
 if(DDIPP_MISSING)

@@ -25,7 +25,7 @@ FASTAI_V1 = (
 
 
 def pythons() -> dict[tuple[int, int], Path]:
-    """Return an interpreter with a shared libpython for each version found on this machine.
+    """Return an interpreter for each version found on this machine.
 
     This process's own comes first, then those of pyenv, then the system's.
     """
@@ -34,12 +34,9 @@ def pythons() -> dict[tuple[int, int], Path]:
     for path in [Path(sys.executable), *candidates, Path("/usr/bin/python3")]:
         if not path.exists():
             continue
-        probe = (
-            "import sys, sysconfig\n"
-            "print(*sys.version_info[:2], sysconfig.get_config_var('LDLIBRARY'))"
-        )
-        major, minor, library = subprocess.check_output([path, "-c", probe], text=True).split()
-        if (int(major), int(minor)) >= (3, 9) and ".so" in library:
+        probe = "import sys; print(*sys.version_info[:2])"
+        major, minor = subprocess.check_output([path, "-c", probe], text=True).split()
+        if (int(major), int(minor)) >= (3, 9):
             found.setdefault((int(major), int(minor)), path)
     return found
 

@@ -1,9 +1,8 @@
-// Finds the interpreter to host and its shared library.
+// Finds the interpreter to host.
 #pragma once
 
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "protocol/result.hpp"
 
@@ -14,16 +13,10 @@ namespace ddipp::engine {
 Result<std::filesystem::path> find_interpreter(const std::string& wish);
 
 struct Interpreter {
-  std::string executable;                       // its own sys.executable
-  std::string version;                          // "3.11.7"
-  std::vector<std::string> library_candidates;  // where libpython may be, best first
+  std::string executable;  // its own sys.executable
 };
 
 // Asks the interpreter itself. Fails with one line when it is no CPython of 3.9 or later.
 Result<Interpreter> probe(const std::filesystem::path& python);
-
-// Loads libpython for the whole process, as if it were linked. Fails with one line that says what
-// to install when there is none of the very same version.
-Result<std::string> load_libpython(const Interpreter& interpreter);
 
 }  // namespace ddipp::engine

@@ -1,11 +1,14 @@
-// Entry of the host library: io thread on one side, the interpreter's main on the other.
+#include "engine/host/host.hpp"
+
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <exception>
+#include <fcntl.h>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <pthread.h>
+#include <sys/prctl.h>
 #include <thread>
 #include <unistd.h>
 
@@ -15,7 +18,6 @@
 
 #include "engine/host/engine_io.hpp"
 #include "engine/host/host_options.hpp"
-#include "engine/host/python_module.hpp"
 
 namespace ddipp::engine {
 namespace {
@@ -81,76 +83,117 @@ HostOptions parse_options(const protocol::Json& json) {
   return options;
 }
 
-int run(const std::string& options_json, SharedState& state, int argc, char** argv) {
-  const HostOptions options = parse_options(protocol::Json::parse(options_json));
-  OutputCapture capture(net::UniqueFd(options.stdout_read), net::UniqueFd(options.stdout_write),
-                        net::UniqueFd(options.stderr_read), net::UniqueFd(options.stderr_write));
-  spdlog::logger log("dipengine", std::make_shared<FdSink>(capture.original_stderr()));
-  log.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
-  log.set_level(spdlog::level::from_str(options.log_level));
-
-  Inbox inbox(pthread_self());
-  Outbox outbox;
-  Registration registration;
-  GroupGuard group_guard;
-  StackSampler stack_sampler(pthread_self());
-  const net::UniqueFd terminate_event = net::make_eventfd();
-  std::atomic<int> exit_code{0};
-  EngineIo io(options, Shared{inbox, outbox, capture, registration, group_guard, stack_sampler, log,
-                              terminate_event.get(), exit_code, state});
-
-  terminate_fd = terminate_event.get();
-  engine_pid = ::getpid();
-  std::signal(SIGTERM, on_terminate);
-
-  std::thread io_thread([&io, &log] {
-    block_all_signals();
-    try {
-      io.run();
-    } catch (const std::exception& error) {
-      log.critical("the io thread failed: {}", error.what());
-      ::_exit(70);
-    }
-  });
-  const auto finish = [&] {
-    outbox.push(Finish{});
-    io_thread.join();
-  };
-  ModuleContext context{options_json,
-                        options.fault_fd,
-                        state,
-                        inbox,
-                        outbox,
-                        capture,
-                        registration,
-                        group_guard,
-                        stack_sampler,
-                        log,
-                        [&](int code) {
-                          finish();
-                          ::_exit(code != 0 ? code : exit_code.load());
-                        }};
-  register_module(context);
-  const int code = Py_BytesMain(argc, argv);
-  // Only when the Python half could not start.
-  finish();
-  return code;
+// What the descriptor holds, from its beginning; closes it.
+std::string read_file(int fd) {
+  const net::UniqueFd file(fd);
+  std::string text;
+  std::array<char, 4096> buffer{};
+  off_t offset = 0;
+  for (ssize_t got = 0; (got = ::pread(file.get(), buffer.data(), buffer.size(), offset)) > 0;
+       offset += got) {
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  return text;
 }
 
-}  // namespace
-}  // namespace ddipp::engine
+SharedState& take_state(int fd) {
+  const net::UniqueFd file(fd);
+  return *map_shared_state(file.get());
+}
 
-// `options_json`: see HostOptions and ddipp_engine.main. `state`: a SharedState, mapped by the
-// supervisor too. `argv` as for the interpreter itself.
-// Returns the exit code of the process.
-extern "C" __attribute__((visibility("default"))) int ddipp_host_run(const char* options_json,
-                                                                     void* state, int argc,
-                                                                     char** argv) {
-  try {
-    return ddipp::engine::run(options_json, *static_cast<ddipp::engine::SharedState*>(state), argc,
-                              argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "dipengine: %s\n", error.what());
-    return 1;
+// The programs that the user's code starts are not to hold these open.
+void close_on_exec(const HostOptions& options) {
+  for (const int fd : {options.stdout_read, options.stdout_write, options.stderr_read,
+                       options.stderr_write, options.fault_fd}) {
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
 }
+
+// The C++ half of the engine. Lives as long as the process: other threads may be in it whenever
+// that ends.
+class Host {
+ public:
+  Host(const std::string& options_json, SharedState& state)
+      : options_(parse_options(protocol::Json::parse(options_json))),
+        capture_(net::UniqueFd(options_.stdout_read), net::UniqueFd(options_.stdout_write),
+                 net::UniqueFd(options_.stderr_read), net::UniqueFd(options_.stderr_write)),
+        log_("dipengine", std::make_shared<FdSink>(capture_.original_stderr())),
+        io_(options_, Shared{inbox_, outbox_, capture_, registration_, group_guard_, stack_sampler_,
+                             log_, terminate_event_.get(), exit_code_, state}),
+        context_{options_json,
+                 options_.fault_fd,
+                 state,
+                 inbox_,
+                 outbox_,
+                 capture_,
+                 registration_,
+                 group_guard_,
+                 stack_sampler_,
+                 log_,
+                 [this](int code) { exit(code); }} {
+    close_on_exec(options_);
+    log_.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
+    log_.set_level(spdlog::level::from_str(options_.log_level));
+    ::prctl(PR_SET_NAME, "dipengine");
+    terminate_fd = terminate_event_.get();
+    engine_pid = ::getpid();
+    std::signal(SIGTERM, on_terminate);
+    io_thread_ = std::thread([this] { serve(); });
+  }
+
+  ModuleContext& context() { return context_; }
+
+  // Ends the io thread, once; what Python has posted is sent before.
+  void finish() {
+    if (!io_thread_.joinable() || ::getpid() != engine_pid) return;
+    outbox_.push(Finish{});
+    io_thread_.join();
+  }
+
+ private:
+  void serve() {
+    block_all_signals();
+    try {
+      io_.run();
+    } catch (const std::exception& error) {
+      log_.critical("the io thread failed: {}", error.what());
+      ::_exit(70);
+    }
+  }
+
+  [[noreturn]] void exit(int code) {
+    finish();
+    ::_exit(code != 0 ? code : exit_code_.load());
+  }
+
+  HostOptions options_;
+  OutputCapture capture_;
+  spdlog::logger log_;
+  Inbox inbox_{pthread_self()};
+  Outbox outbox_;
+  Registration registration_;
+  GroupGuard group_guard_;
+  StackSampler stack_sampler_{pthread_self()};
+  net::UniqueFd terminate_event_ = net::make_eventfd();
+  std::atomic<int> exit_code_{0};
+  EngineIo io_;
+  ModuleContext context_;
+  std::thread io_thread_;
+};
+
+Host* host = nullptr;
+
+}  // namespace
+
+ModuleContext& start_host(int options_fd, int state_fd) {
+  if (host != nullptr) throw std::runtime_error("the engine has been started before");
+  SharedState& state = take_state(state_fd);
+  host = new Host(read_file(options_fd), state);  // NOLINT: never deleted, see there
+  return host->context();
+}
+
+void finish_host() {
+  if (host != nullptr) host->finish();
+}
+
+}  // namespace ddipp::engine

@@ -1,15 +1,17 @@
 #include "engine/host/python_module.hpp"
 
 #include <atomic>
+#include <exception>
 #include <pthread.h>
 #include <unistd.h>
 
 #include "engine/host/frame.hpp"
+#include "engine/host/host.hpp"
 
 namespace ddipp::engine {
 namespace {
 
-ModuleContext* context = nullptr;
+ModuleContext* context = nullptr;  // from start() on
 PyObject* frame_type = nullptr;
 
 // A forked child (a DataLoader worker) has the module but no io thread: its output goes to the
@@ -36,6 +38,20 @@ PyObject* to_bytes(const void* data, std::size_t size) {
 PyObject* to_bytes(const zmq::message_t& frame) { return to_bytes(frame.data(), frame.size()); }
 
 // --- start ------------------------------------------------------------------------------------
+
+PyObject* start(PyObject*, PyObject* args) {
+  int options_fd = -1, state_fd = -1;
+  if (PyArg_ParseTuple(args, "ii", &options_fd, &state_fd) == 0) return nullptr;
+  try {
+    context = &start_host(options_fd, state_fd);
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
+  ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  Py_AtExit(finish_host);  // for a Python half that could not start
+  return none();
+}
 
 PyObject* options(PyObject*, PyObject*) {
   return PyUnicode_FromStringAndSize(context->options.data(),
@@ -331,6 +347,8 @@ PyObject* exit_process(PyObject*, PyObject* args) {
 }
 
 PyMethodDef methods[] = {
+    {"start", start, METH_VARARGS,
+     "start(options_fd, state_fd): called once by dipengine, before all others."},
     {"options", options, METH_NOARGS, "JSON text of dipengine's options."},
     {"wait_registered", wait_registered, METH_NOARGS, "Wait for the id of this engine."},
     {"start_capture", start_capture, METH_NOARGS,
@@ -385,20 +403,14 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           nullptr,
                           nullptr};
 
-PyObject* make_module() {
+}  // namespace
+}  // namespace ddipp::engine
+
+PyMODINIT_FUNC PyInit__ddipp_engine() {
+  using namespace ddipp::engine;
   PyRef module(PyModule_Create(&definition));
   frame_type = make_frame_type();
   if (!module || frame_type == nullptr) return nullptr;
   if (PyModule_AddStringConstant(module.get(), "__version__", DDIPP_VERSION) != 0) return nullptr;
   return module.release();
 }
-
-}  // namespace
-
-void register_module(ModuleContext& module_context) {
-  context = &module_context;
-  ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
-  PyImport_AppendInittab("_ddipp_engine", make_module);
-}
-
-}  // namespace ddipp::engine

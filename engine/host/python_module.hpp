@@ -1,4 +1,4 @@
-// The built-in module `_ddipp_engine`, through which the Python half of the engine takes requests
+// The extension module `_ddipp_engine`, through which the Python half of the engine takes requests
 // and gives replies and output.
 #pragma once
 
@@ -32,9 +32,5 @@ struct ModuleContext {
   spdlog::logger& log;
   std::function<void(int exit_code)> exit_process;  // does not return
 };
-
-// To be called before the interpreter starts. CPython gives a built-in module's init function no
-// argument, so the context is kept in one static pointer.
-void register_module(ModuleContext& context);
 
 }  // namespace ddipp::engine

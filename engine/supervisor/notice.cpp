@@ -1,5 +1,5 @@
-// A library of its own, so that libzmq stays out of the global scope of the process that forks the
-// workers: pyzmq brings another one.
+#include "engine/supervisor/notice.hpp"
+
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -16,22 +16,16 @@ namespace {
 
 using protocol::Json;
 
-void send_notice(const Json& notice) {
-  const auto connection = protocol::parse_engine_connection(notice.at("connection"));
+void send(const WorkerStart& start, const protocol::UnregistrationRequest& content) {
+  const auto connection = protocol::parse_engine_connection(start.connection);
   if (!connection) throw std::runtime_error(connection.error());
   const auto packing = protocol::packing_from_name(connection->common.pack);
   if (!packing) throw std::runtime_error(packing.error());
-  const auto uuid = notice.at("uuid").get<std::string>();
-  const std::string identity = uuid + "-supervisor";
+  const std::string identity = start.uuid + "-supervisor";
   auto session = protocol::Session::make(
       {connection->common.key, connection->common.signature_scheme, *packing, identity});
   if (!session) throw std::runtime_error(session.error());
 
-  protocol::UnregistrationRequest content;
-  content.id = notice.at("id").get<int>();
-  content.uuid = uuid;
-  content.reason = notice.at("reason").get<std::string>();
-  content.last_output = notice.at("last_output").get<std::string>();
   const std::string empty = protocol::pack(Json::object(), *packing);
   const std::string header = protocol::pack(
       session->make_header(protocol::UnregistrationRequest::type, std::chrono::system_clock::now()),
@@ -49,18 +43,19 @@ void send_notice(const Json& notice) {
 }
 
 }  // namespace
-}  // namespace ddipp::engine
 
-// Tells the controller that an engine has ended: unregistration_request with a reason, which a
-// stock controller understands too. `notice`: JSON of connection, uuid, id, reason, last_output.
-// Returns when it has left, after a second at most; false with a line on stderr when it can't be
-// sent.
-extern "C" __attribute__((visibility("default"))) bool ddipp_send_notice(const char* notice) {
+void send_notice(const WorkerStart& start, int id, const std::string& why,
+                 const std::string& details) {
+  protocol::UnregistrationRequest content;
+  content.id = id;
+  content.uuid = start.uuid;
+  content.reason = why;
+  content.last_output = details;
   try {
-    ddipp::engine::send_notice(ddipp::protocol::Json::parse(notice));
-    return true;
+    send(start, content);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "dipengine: can't tell the controller of the end: %s\n", error.what());
-    return false;
   }
 }
+
+}  // namespace ddipp::engine

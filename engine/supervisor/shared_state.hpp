@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <sys/mman.h>
+#include <system_error>
 
 namespace ddipp::engine {
 
@@ -46,5 +49,12 @@ struct SharedState {
 };
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+// Maps a file that holds one. Throws std::system_error.
+inline SharedState* map_shared_state(int fd) {
+  void* memory = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap");
+  return static_cast<SharedState*>(memory);
+}
 
 }  // namespace ddipp::engine

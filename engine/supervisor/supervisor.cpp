@@ -31,11 +31,11 @@ std::system_error failure(const char* what) {
   return std::system_error(errno, std::generic_category(), what);
 }
 
-SharedState* map_shared_state() {
-  void* memory = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw failure("mmap");
-  return static_cast<SharedState*>(memory);
+int make_shared_state() {
+  const int fd = ::memfd_create("dipengine-state", MFD_CLOEXEC);
+  if (fd < 0) throw failure("memfd_create");
+  if (::ftruncate(fd, sizeof(SharedState)) != 0) throw failure("ftruncate");
+  return fd;
 }
 
 // A read end for both processes, a write end for the worker alone.
@@ -68,7 +68,11 @@ timespec to_timespec(std::chrono::nanoseconds duration) {
 }  // namespace
 
 Supervisor::Supervisor(SupervisorHooks hooks, RestartWhen restart, std::optional<int> id)
-    : hooks_(std::move(hooks)), policy_(restart), id_(id), shared_(map_shared_state()) {
+    : hooks_(std::move(hooks)),
+      policy_(restart),
+      id_(id),
+      state_(make_shared_state()),
+      shared_(map_shared_state(state_.get())) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   std::signal(SIGCHLD, SIG_DFL);
   sigemptyset(&watched_);
@@ -114,7 +118,7 @@ WorkerFacts Supervisor::facts() const {
 
 void Supervisor::start_worker() {
   new (shared_) SharedState;
-  WorkerSide side{shared_};
+  WorkerSide side{state_.get()};
   side.stdout_write = make_pipe(stdout_);
   side.stderr_write = make_pipe(stderr_);
   side.fault_write = make_pipe(fault_);

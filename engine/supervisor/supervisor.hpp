@@ -30,7 +30,7 @@ struct WorkerStart {
 
 // The worker's ends of what it shares with the supervisor.
 struct WorkerSide {
-  SharedState* shared = nullptr;
+  int state = -1;  // a file that holds a SharedState
   int stdout_read = -1, stdout_write = -1;
   int stderr_read = -1, stderr_write = -1;
   int fault_write = -1;  // where the interpreter says where it crashed
@@ -39,7 +39,7 @@ struct WorkerSide {
 struct SupervisorHooks {
   // Before each start; a failure is one line and ends the engine.
   std::function<Result<WorkerStart>(std::optional<int> id)> prepare;
-  // In the forked process; returns its exit code.
+  // In the forked process; returns an exit code only when it can't become the worker.
   std::function<int(const WorkerStart&, const WorkerSide&)> work;
   // Tells the controller of an engine's end. `details`: its last output, may be empty.
   std::function<void(const WorkerStart&, int id, const std::string& why,
@@ -77,6 +77,7 @@ class Supervisor {
   Warden warden_;
   sigset_t watched_{};   // blocked here and taken by sigtimedwait
   sigset_t original_{};  // the worker's
+  net::UniqueFd state_;  // what is mapped at shared_, there and in the worker
   SharedState* shared_;
   pid_t worker_ = -1;
   WorkerStart start_;

@@ -161,4 +161,4 @@ def pytest_report_header() -> str:
     known = [(3, minor) for minor in range(9, 15)]
     missing = [f"{major}.{minor}" for major, minor in known if (major, minor) not in found]
     hosted = ", ".join(f"{major}.{minor}" for major, minor in sorted(found))
-    return f"engine hosts CPython {hosted}; not found with a shared libpython: {', '.join(missing)}"
+    return f"engine hosts CPython {hosted}; not found: {', '.join(missing)}"

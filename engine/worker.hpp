@@ -1,0 +1,17 @@
+// What the forked process does to become the engine: it turns into the user's interpreter, which
+// loads the host library.
+#pragma once
+
+#include <string>
+
+#include "engine/options.hpp"
+#include "engine/python_probe.hpp"
+#include "engine/supervisor/supervisor.hpp"
+
+namespace ddipp::engine {
+
+// Replaces this program by the interpreter. Comes back only when that fails, with one line.
+std::string enter_interpreter(const Interpreter& interpreter, const Options& options,
+                              const WorkerStart& start, const WorkerSide& side);
+
+}  // namespace ddipp::engine
