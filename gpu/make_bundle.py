@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def wheels(target: Path, python: str) -> None:
         "--only-binary=:all:", f"--python-version={python}", "--implementation=cp",
         *platforms, "-d", target, *WHEELS,
     )  # fmt: skip
+
+
+def python_headers(target: Path) -> None:
+    """Copy Python.h and what it includes; the limited API is the same for every later version."""
+    text = run("g++", "-M", "-x", "c++", f"-I{sysconfig.get_path('include')}",
+               "-include", "Python.h", "/dev/null")  # fmt: skip
+    folder = sysconfig.get_path("include")
+    for name in text.split():
+        if name.startswith(folder):
+            goal = target / Path(name).relative_to(folder)
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, goal)
 
 
 def loaded_libraries() -> set[Path]:
@@ -145,6 +158,7 @@ def main() -> int:
         if package.endswith("-dev") and package not in ("python3-dev", "doctest-dev")
     ]
     dependencies(folder / "deps", libraries)
+    python_headers(folder / "python")
     shutil.copy2(ROOT / "gpu" / "run.sh", folder / "run.sh")
     archive = ROOT / "build" / "ddipp-gpu.tar.xz"
     with tarfile.open(archive, "w:xz") as file:

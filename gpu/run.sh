@@ -26,11 +26,15 @@ system=$(ldconfig -p 2> /dev/null | sed -n 's/.*libcrypto.so.3 (.*x86-64.*=> //p
 lib=$here/deps/usr/lib/x86_64-linux-gnu
 if [ -n "$system" ]; then rm -f "$lib"/libcrypto.so*; ln -s "$system" "$lib/libcrypto.so"; fi
 
+headers=$("$venv" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+[ -f "$headers/Python.h" ] || headers=$here/python
+
 echo "Building"
 PATH=$work/venv/bin:$PATH CMAKE_PREFIX_PATH=$here/deps/usr \
   CMAKE_LIBRARY_PATH=$lib CMAKE_INCLUDE_PATH=$here/deps/usr/include \
   CPATH=$here/deps/usr/include:$here/deps/usr/include/x86_64-linux-gnu \
   LDFLAGS="-Wl,-rpath-link,$lib -Wl,--disable-new-dtags" \
   pip install -q --no-index --no-build-isolation --no-deps --ignore-installed \
-  -C build-dir="$work/build" -C cmake.define.CMAKE_INSTALL_RPATH="$lib" "$here/source"
+  -C build-dir="$work/build" -C cmake.define.DDIPP_PYTHON_INCLUDE_DIR="$headers" \
+  -C cmake.define.CMAKE_INSTALL_RPATH="$lib" "$here/source"
 exec "$venv" "$here/source/gpu/check.py"
