@@ -28,12 +28,15 @@ def printable(error: Any) -> Any:
 class EngineShell(ZMQInteractiveShell):
     """ipykernel's shell; an exception that can't be printed is reported under its name."""
 
+    _shown = 0  # id() of the exception that was shown last
+
     def init_hooks(self) -> None:
         """Let ``name?`` display its text: clients of engines have no pager."""
         super().init_hooks()
         self.set_hook("show_in_pager", page.as_hook(page.display_page), 50)
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
+        self._shown = id(evalue)
         saved = sys.stdout, sys.stderr
         try:
             # User code may have set them to None.
@@ -41,6 +44,16 @@ class EngineShell(ZMQInteractiveShell):
             super()._showtraceback(etype, printable(evalue), stb)
         finally:
             sys.stdout, sys.stderr = saved
+
+    def _format_exception_for_storage(self, exception: Any, *args: Any, **kwargs: Any) -> Any:
+        # For the history. It was formatted a moment ago to be shown; again would take 50 ms.
+        if id(exception) != self._shown:
+            return super()._format_exception_for_storage(exception, *args, **kwargs)
+        return {
+            "ename": type(exception).__name__,
+            "evalue": str(printable(exception)),
+            "traceback": self._last_traceback,
+        }
 
     # ipykernel reads their signatures to know what this IPython takes.
     @functools.wraps(ZMQInteractiveShell.run_cell)

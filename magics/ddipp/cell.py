@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .consequences import INTERRUPTS, is_consequence
 from .display import OutputView, ranks_text, say
 from .errors import CellFailed, CellInterrupted
 from .report import RankReport, table
@@ -22,18 +23,6 @@ if TYPE_CHECKING:
     from ipyparallel import AsyncResult
 
     from .group import Group
-
-#: Failures that a rank has only because another one failed first.
-SECONDARY_HINTS = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Socket",
-    "NCCL",
-    "aborted",
-)
-
-INTERRUPTS = ("KeyboardInterrupt", "CancelledError")
 
 
 class CellRun:
@@ -196,7 +185,7 @@ class CellRun:
             self._group.ranks.cut(self._group.generation, new)
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
-        if self._failed_order and self._group.backend == "nccl":
+        if self._failed_order:
             self._cut_peers_that_wait(pending, now)
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._group.signal(signal.SIGINT, pending)
@@ -208,16 +197,25 @@ class CellRun:
             self._cut_at = now + self._grace_s
 
     def _cut_peers_that_wait(self, pending: list[int], now: float) -> None:
-        """Abort NCCL on peers that are in a collective which a failed rank has not begun.
+        """Abort peers that are in a collective which a failed rank has not begun.
 
-        With Gloo the closed connections do that; kernels of NCCL would wait for ever.
+        Kernels of NCCL would wait for ever. With Gloo the closed connections of the failed rank end
+        the wait of its neighbours, and theirs that of the next: one after the other.
         """
         if now < self._next_comparison:
             return
         self._next_comparison = now + 0.2
         reports = self._group.ranks.reports(stack=False)
         begun = min(reports[rank].collectives for rank in self._failed_order)
-        self._group.cut([rank for rank in pending if reports[rank].collectives > begun])
+        # NCCL enqueues and goes on: what a rank waits for shows in the number only.
+        enqueues = self._group.backend == "nccl"
+        self._group.cut(
+            [
+                rank
+                for rank in pending
+                if reports[rank].collectives > begun and (enqueues or reports[rank].waiting)
+            ]
+        )
 
     def _mind_the_time(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._pending():
@@ -309,11 +307,7 @@ def _value(error: Exception) -> str:
 
 
 def _is_secondary(error: Exception) -> bool:
-    if _name(error) in INTERRUPTS:
-        return True
-    return _name(error) in ("RuntimeError", "DistBackendError") and any(
-        hint in _value(error) for hint in SECONDARY_HINTS
-    )
+    return is_consequence(_name(error), _value(error))
 
 
 def _traceback_lines(error: Exception) -> list[str]:

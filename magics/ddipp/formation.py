@@ -15,7 +15,7 @@ from .ranks import Ranks
 
 
 def form_generation(
-    ranks: Ranks, generation: int, backend: str, timeout_s: float
+    ranks: Ranks, generation: int, backend: str, timeout_s: float, *, failed: bool = False
 ) -> list[dict[str, Any]]:
     """Let all ranks leave the group that they are in and join a new one.
 
@@ -29,6 +29,8 @@ def form_generation(
         Of the new group.
     timeout_s : float
         For the rendezvous, in seconds.
+    failed : bool
+        Whether a cell has failed, whose memory is to be freed.
 
     Returns
     -------
@@ -36,20 +38,21 @@ def form_generation(
         What :func:`ddipp.rank.form_group` returned, by rank.
     """
     world_size = len(ranks)
-    facts = ranks.apply(rank_side.probe)
-    ranks.apply_each(rank_side.set_environment, _environments(facts, backend))
-    ranks.apply(rank_side.show_as, has_front_end())
-    _import_torch(ranks)
-    held = ranks.apply(rank_side.leave_group)
+    # A communicator of NCCL takes GPU memory, which may be what the cell has run out of.
+    facts = ranks.apply(rank_side.prepare, has_front_end(), failed, failed and backend == "nccl")
+    environments = _environments(facts, backend)
+    if not all(fact["torch"] for fact in facts):
+        ranks.apply_each(rank_side.set_environment, environments)
+        _import_torch(ranks)
     one_host = len({fact["host"] for fact in facts}) == 1
     host = "127.0.0.1" if one_host else facts[0]["address"]
     port = ranks.apply_on(0, rank_side.open_store, host, world_size, timeout_s)
     # Each group once, in an order that is the same on all ranks.
-    others = list({name: (name, *rest) for rank in held for name, *rest in rank}.values())
+    others = list({name: (name, *rest) for fact in facts for name, *rest in fact["held"]}.values())
     place = (world_size, host, port, generation, backend, timeout_s, others)
     return ranks.apply_each(
         rank_side.form_group,
-        [(rank, *place) for rank in range(world_size)],
+        [(rank, *place, *environment) for rank, environment in enumerate(environments)],
         timeout_s + 10,
         lambda: ranks.cut(generation, range(world_size)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal as signals
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -111,14 +110,15 @@ class Generations:
         while not (self._ranks.gone() or self._ranks.replaced()) and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def _form_once(self) -> None:
+    def _form_once(self, failed: bool = False) -> None:
         self.number += 1
-        formed = form_generation(self._ranks, self.number, self._backend, self._limits.timeout_s)
+        formed = form_generation(
+            self._ranks, self.number, self._backend, self._limits.timeout_s, failed=failed
+        )
         self._formed = True
         self._start_app()
         if self.number == 1:
-            for rank in range(len(self._ranks)):  # while the user writes the first cell
-                self._ranks.start(rank, rank_side.warm_up)
+            self._ranks.tell(rank_side.warm_up)  # while the user writes the first cell
         for line in changes(formed, self._backend, self.lost):
             say(line)
 
@@ -227,11 +227,11 @@ class Generations:
 
     def leave(self, ranks: Sequence[int]) -> None:
         """Make idle ranks leave the group, without waiting."""
-        import ipyparallel.error
+        self._ranks.tell(rank_side.leave_group, ranks=ranks)
 
-        for rank in self._ranks.living(ranks):
-            with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
-                self._ranks.start(rank, rank_side.leave_group)
+    def free_memory(self, *, thorough: bool = False) -> None:
+        """Let the ranks give unused memory back before the next cell, without waiting."""
+        self._ranks.tell(rank_side.free_memory, thorough)
 
     def recover(self, died: Sequence[int] = ()) -> None:
         """After a failed cell: free what it holds and form the next generation.
@@ -258,8 +258,8 @@ class Generations:
             say(_lost_text(new))
 
     def _after_failure(self) -> None:
-        self._ranks.apply(rank_side.forget_failure)
-        self._form_once()
+        self._form_once(failed=True)
+        self.free_memory(thorough=True)
 
 
 def _lost_text(ranks: Sequence[int]) -> str:

@@ -330,7 +330,7 @@ class Group:
             self.generations.recover()
             raise
         if self.backend == "nccl":
-            self.ranks.apply(rank_side.free_memory)
+            self.generations.free_memory()
 
     # --- variables ---------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,13 +134,39 @@ def _take_place(world: Any, made: Any, held: HeldGroup) -> None:
 # --- models --------------------------------------------------------------------------------------
 
 
-def _models() -> list[Any]:
+_references: list[weakref.ref[Any]] = []
+
+
+def watch_models() -> None:
+    """Know all DistributedDataParallel models, those that there are and those made from now on.
+
+    To look for them among all objects whenever a group forms would take longer the more a user has
+    in memory. Copies and unpickled models are made by ``__new__`` too.
+    """
     module = sys.modules.get("torch.nn.parallel.distributed")
-    if module is None:
-        return []
+    if module is None or "__new__" in vars(module.DistributedDataParallel):
+        return
     kind = module.DistributedDataParallel
-    # Not isinstance: it is an abstract class, asked for every object there is.
-    return [thing for thing in gc.get_objects() if kind in type(thing).__mro__]
+    kinds = {kind, *_subclasses(kind)}
+    _references.extend(weakref.ref(thing) for thing in gc.get_objects() if type(thing) in kinds)
+
+    def make(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        model = super(kind, cls).__new__(cls)
+        _references.append(weakref.ref(model))
+        return model
+
+    kind.__new__ = staticmethod(make)
+
+
+def _models() -> list[Any]:
+    models = [model for reference in _references if (model := reference()) is not None]
+    _references[:] = [weakref.ref(model) for model in models]
+    return models
+
+
+def _subclasses(kind: type) -> set[type]:
+    found: set[type] = set(kind.__subclasses__())
+    return found.union(*map(_subclasses, found))
 
 
 def bind_models(default_before: Any) -> None:

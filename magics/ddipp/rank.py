@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import held, plugin
+from .consequences import shorten_tracebacks
 
 _generation = -1  # of the group that this rank is in
 _store: Any = None  # of this generation; on rank 0 it is the server
@@ -119,12 +120,38 @@ def show_as(rich: bool) -> None:
     from IPython import get_ipython
 
     shell = get_ipython()
+    shorten_tracebacks(shell)
     # Jupyter's qtconsole is what tqdm knows as a kernel whose front end shows text.
     type(shell).__name__ = "ZMQInteractiveShell" if rich else "QtInteractiveShell"
     if rich:
         shell.config.setdefault("IPKernelApp", {})
     else:
         shell.config.pop("IPKernelApp", None)
+
+
+def prepare(rich: bool, failed: bool, collect: bool) -> dict[str, Any]:
+    """Leave what was and return what the next group needs to know.
+
+    Parameters
+    ----------
+    rich : bool
+        See :func:`show_as`.
+    failed : bool
+        Whether a cell has failed: let go of what its traceback holds.
+    collect : bool
+        Whether to free that memory at once; else :func:`free_memory` is left to the caller.
+
+    Returns
+    -------
+    dict
+        That of :func:`probe`; ``torch``: whether it is loaded; ``held``: see :func:`leave_group`.
+    """
+    if failed:
+        forget_failure()
+    if collect:
+        free_memory(thorough=True)
+    show_as(rich)
+    return {**probe(), "torch": "torch" in sys.modules, "held": leave_group()}
 
 
 def import_torch() -> str:
@@ -156,6 +183,7 @@ def warm_up() -> None:
         shell = get_ipython()
         shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
     forget_failure()
+    free_memory(thorough=True)
 
 
 # --- forming -------------------------------------------------------------------------------------
@@ -243,6 +271,8 @@ def form_group(
     backend: str,
     timeout_s: float,
     others: list[tuple[str, list[int], str]],
+    values: dict[str, str],
+    defaults: dict[str, str],
 ) -> dict[str, Any]:
     """Join the process group of a generation.
 
@@ -260,6 +290,8 @@ def form_group(
         For the rendezvous, in seconds.
     others : list of tuple
         Groups apart from the default one that ranks hold, see :func:`leave_group`.
+    values, defaults : dict
+        See :func:`set_environment`.
 
     Returns
     -------
@@ -272,6 +304,7 @@ def form_group(
 
     global _store, _generation, _held, _default_before
     _generation = generation
+    set_environment(values, defaults)
     torch_plugin, problem = plugin.load()
     _begin_generation(generation, torch_plugin, backend)
     timeout = datetime.timedelta(seconds=timeout_s)
@@ -288,6 +321,7 @@ def form_group(
         torch.cuda.set_device(device)
         options["device_id"] = device
     _guard_groups_made_later()
+    held.watch_models()
     with _guarding_new_sockets(backend):
         dist.init_process_group(
             backend,
@@ -371,7 +405,7 @@ def _leave(dist: Any) -> None:
 
 
 def forget_failure() -> None:
-    """Free what the traceback of a failed cell keeps alive: tensors, GPU memory, the old group."""
+    """Let go of what the traceback of a failed cell keeps alive: tensors, the old group."""
     import traceback
 
     from IPython import get_ipython
@@ -390,17 +424,21 @@ def forget_failure() -> None:
     result = getattr(shell, "last_execution_result", None)
     if result is not None:
         result.error_in_exec = result.error_before_exec = None
-    gc.collect()
-    free_memory()
 
 
-def free_memory() -> None:
-    """Give unused GPU memory back."""
+def free_memory(thorough: bool) -> None:
+    """Give unused memory back, that of the GPU too.
+
+    Parameters
+    ----------
+    thorough : bool
+        Whether to look for cycles among all objects, which takes a tenth of a second, or among the
+        youngest.
+    """
+    gc.collect(2 if thorough else 1)
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return
-    gc.collect()
-    torch.cuda.empty_cache()
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 # --- facts and variables -------------------------------------------------------------------------

@@ -102,6 +102,14 @@ class Ranks:
         with _gone_is_death():
             return self.view(rank).apply_async(function, *args)
 
+    def tell(self, function: Any, *args: Any, ranks: Sequence[int] | None = None) -> None:
+        """Call a function on ranks, all that live if not given; nobody waits for the answers."""
+        import ipyparallel.error
+
+        for rank in self.living(range(len(self)) if ranks is None else ranks):
+            with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
+                self.start(rank, function, *args)
+
     def execute(self, rank: int, code: str) -> Any:
         """Run a cell on one rank and return at once."""
         with _gone_is_death():

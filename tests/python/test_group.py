@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from conftest import Notebook
-from ddipp import DdippError, Group
+from conftest import Notebook, wait_for
+from ddipp import CellFailed, DdippError, Group
 from ddipp.cell import summarize
 from ddipp.errors import RanksLost
 from ddipp.report import RankReport, parse_stack, table
@@ -106,6 +106,23 @@ def test_communication_hooks_and_static_graphs_outlive_a_failure(group: Notebook
     )
 
 
+def test_copies_of_models_and_models_of_subclasses_outlive_a_failure(group: Notebook):
+    group.run(
+        "%%dip\nimport copy, io\n"
+        "class Own(torch.nn.parallel.DistributedDataParallel): pass\n"
+        "first = Own(torch.nn.Linear(8, 1))\nfile = io.BytesIO()\ntorch.save(first, file)\n"
+        "models = {'first': first, 'copy': copy.deepcopy(first),\n"
+        "          'loaded': torch.load(io.BytesIO(file.getvalue()), weights_only=False)}"
+    )
+    group.fail("%%dip\nif rank == 1: 1 / 0\ndist.barrier()")
+    group.run(
+        "%%dip\nfor name, one in models.items():\n"
+        "    one(torch.full((4, 8), rank + 1.)).sum().backward()\n"
+        "    gradient = one.module.weight.grad\n"
+        "    assert torch.equal(gradient, torch.full((1, 8), 6.)), (name, gradient)"
+    )
+
+
 def test_groups_that_variables_hold_work_after_a_failure_and_fail_like_the_default_one(
     group: Notebook,
 ):
@@ -171,6 +188,28 @@ def test_a_peer_that_computes_for_longer_than_the_grace_time_is_interrupted(grou
         assert "rank 0 stopped because rank 1 raised ValueError" in str(error)
     finally:
         group.run("%makedip --grace 10")
+
+
+def test_a_peer_does_not_wait_until_its_own_neighbours_end():
+    with Group.start(ranks=4) as group:
+        with pytest.raises(CellFailed) as caught:
+            group.run(
+                "import time\nif rank == 1: raise ValueError\nif rank != 3: time.sleep(3)\n"
+                "try: dist.all_reduce(torch.ones(1))\nfinally: ended = time.monotonic()"
+            )
+        assert "rank 1 raised ValueError" in str(caught.value)
+        ended = {rank: group.pull(["ended"], rank)["ended"] for rank in (0, 2, 3)}
+        assert ended[3] < min(ended[0], ended[2]) - 1
+
+
+def test_only_the_cause_of_a_failure_is_formatted_for_people(group: Notebook):
+    error = group.fail("%%dip\nif rank == 1: raise ValueError\ndist.barrier()")
+    cause, consequence = error.errors[1].traceback, error.errors[0].traceback
+    assert "---->" in cause
+    assert consequence.startswith("Traceback (most recent call last):\n")
+    assert "dist.barrier()" in consequence and "run_code" not in consequence
+    alone = group.fail("%%dip --ranks 0\nraise RuntimeError('what is not a consequence')")
+    assert "---->" in alone.errors[0].traceback
 
 
 def test_ranks_that_fail_differently_are_all_named(group: Notebook):
@@ -398,6 +437,9 @@ def test_why_says_what_each_rank_is_doing_while_a_cell_hangs(group: Notebook, ca
     shown = table(seen[0])
     assert "waits in all_reduce #" in shown
     assert "12 elements" in shown
+    wait_for(  # what the cell held is freed meanwhile
+        lambda: all(report.state == "idle" for report in of(group).reports()), what="idle ranks"
+    )
     group.run("%makedip --why")
     assert "idle" in capsys.readouterr().out
 
