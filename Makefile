@@ -139,6 +139,11 @@ gpu-check: install ## What can only be checked on NVIDIA GPUs
 gpu-bundle: install ## All that gpu-check needs in one archive, for a GPU machine without a network
 	@$(BIN)/python gpu/make_bundle.py --packages "$(filter-out help2man,$(SYSTEM_PACKAGES))" $(BUNDLE_ARGS)
 
+.PHONY: gpu-rehearsal
+gpu-rehearsal: ## Build that archive in a bare Debian without a network and try it on CPU ranks, as root
+	@$(MAKE) --no-print-directory gpu-bundle BUNDLE_ARGS="--python 3.13"
+	@gpu/rehearse.sh
+
 .PHONY: compat
 compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)

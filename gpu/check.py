@@ -2,13 +2,14 @@
 
     make gpu-check
 
-Prints a table, a row a check, and exits with 1 if one fails. With one GPU two ranks share it for
-the checks that need a peer: NCCL allows that to ranks which it takes for two hosts
-(``NCCL_HOSTID``).
+Prints a table, a row a check, and exits with 1 if one fails. ``--rehearse`` does what can be done
+of it on CPU ranks, to see that the build is sound. With one GPU two ranks share it for the checks
+that need a peer: NCCL allows that to ranks which it takes for two hosts (``NCCL_HOSTID``).
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -145,10 +146,28 @@ def processes_on(gpu: int) -> list[int]:
     return [process.pid for process in found[: count.value]]
 
 
+def rehearsal() -> str:
+    """The plug-in works with this torch, and a group of CPU ranks recovers."""
+    with Group.start(ranks=2) as group:
+        group.run(
+            "from ddipp import plugin\nloaded, problem = plugin.load()\n"
+            f"assert loaded is not None, problem\nversion = torch.__version__\n{WORKS}"
+        )
+        try:
+            group.run(f"x = torch.ones(1)\nif rank == 1: raise ValueError\n{WAITS}")
+        except CellFailed as failure:
+            need("rank 0 aborted in all_reduce #2" in str(failure), str(failure))
+        else:
+            raise Failed("the cell did not fail")
+        group.run(WORKS)
+        return f"torch {group.pull(['version'])['version']}, 2 CPU ranks"
+
+
 def fault(cell: str, cause: str, interrupt: bool = False) -> Callable[[], str]:
     def check() -> str:
         with two_ranks() as group:
             group.run(f"kept = rank + 10\n{WORKS}")
+            need(all(report.gpu for report in group.reports()), "a report has no GPU figures")
             for _ in range(3):
                 if interrupt:
                     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -232,18 +251,21 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    if gpu_count() == 0:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rehearse", action="store_true", help="on CPU ranks")
+    checks = {"rehearsal": rehearsal} if parser.parse_args().rehearse else CHECKS
+    if gpu_count() == 0 and checks is CHECKS:
         print("gpu-check: skipped, there is no NVIDIA GPU on this machine")
         return 0
     failed = 0
-    for name, check in CHECKS.items():
+    for name, check in checks.items():
         try:
             verdict, text = "ok", check()
         except (Failed, DdippError, ipyparallel.error.IPythonError) as error:
             verdict, text = "FAILED", str(error)
             failed += 1
         print(f"{name:24}{verdict:8}{text}", flush=True)
-    print(f"gpu-check: {failed} of {len(CHECKS)} checks failed" if failed else "gpu-check: passed")
+    print(f"gpu-check: {failed} of {len(checks)} checks failed" if failed else "gpu-check: passed")
     return min(failed, 1)
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds ddipp from this bundle against the torch of a Python and runs its GPU checks, offline.
-#   ./run.sh [python]      python: one that imports torch; python3 when not given
+#   ./run.sh [python [--rehearse]]      python: one that imports torch; python3 when not given
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=$(command -v "${1:-python3}") || { echo "run.sh: there is no ${1:-python3}"; exit 1; }
@@ -37,4 +37,5 @@ PATH=$work/venv/bin:$PATH CMAKE_PREFIX_PATH=$here/deps/usr \
   pip install -q --no-index --no-build-isolation --no-deps --ignore-installed \
   -C build-dir="$work/build" -C cmake.define.DDIPP_PYTHON_INCLUDE_DIR="$headers" \
   -C cmake.define.CMAKE_INSTALL_RPATH="$lib" "$here/source"
-exec "$venv" "$here/source/gpu/check.py"
+[ $# -eq 0 ] || shift
+exec "$venv" "$here/source/gpu/check.py" "$@"

@@ -14,6 +14,7 @@ from typing import Any
 import _ddipp_engine as host
 from ipykernel import ipkernel
 from ipykernel.ipkernel import IPythonKernel
+from ipyparallel.engine.datapub import ZMQDataPublisher
 from ipyparallel.serialize import serialize_object, unpack_apply_message
 from ipyparallel.util import utcnow
 from traitlets import Integer, Type
@@ -99,8 +100,6 @@ class EngineKernel(IPythonKernel):
         self.shell.display_pub.topic = self._topic("displaypub")
 
     def _attach_data_publisher(self) -> None:
-        from ipyparallel.engine.datapub import ZMQDataPublisher
-
         publisher = ZMQDataPublisher(parent=self)
         publisher.session = self.session
         publisher.pub_socket = IOPUB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import faulthandler
+import functools
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ import types
 from typing import Any
 
 import _ddipp_engine as host
+
+from .lazy import parts_of
 
 #: What ``--mpi`` runs in the user's namespace.
 MPI_INIT = """\
@@ -127,18 +130,17 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.init_code()
 
 
-def offer_bind_kernel(options: dict[str, Any]) -> None:
+def offer_bind_kernel(options: dict[str, Any], package: types.ModuleType) -> None:
     """Make ``ipyparallel.bind_kernel()`` work, by which users attach a console to an engine.
 
     ipyparallel's own looks for its engine application, which is not the one of this process.
     """
-    import ipyparallel
-    from jupyter_client.connect import write_connection_file
-
     bound: list[str] = []
 
     def bind_kernel(**kwargs: Any) -> str:
         """Listen for Jupyter frontends of this machine; returns the connection file."""
+        from jupyter_client.connect import write_connection_file
+
         if not bound:
             shell, iopub, stdin, control, heartbeat = host.bind_kernel()
             folder = os.path.join(options["profile_dir"], "security")
@@ -161,7 +163,7 @@ def offer_bind_kernel(options: dict[str, Any]) -> None:
             print(f"To attach a console: jupyter console --existing {path}")
         return bound[0]
 
-    ipyparallel.bind_kernel = bind_kernel
+    package.bind_kernel = bind_kernel  # type: ignore[attr-defined]
 
 
 def install_signal_handlers(kernel: Any) -> None:
@@ -194,7 +196,6 @@ async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -
     loop.add_reader(host.inbox_fd(), on_inbox)
     kernel = make_kernel(options, engine_id, make_logger())
     install_signal_handlers(kernel)
-    offer_bind_kernel(options)
     run_startup(kernel, options, arguments)
     redirect_output(kernel)
     host.ready()
@@ -233,7 +234,8 @@ def main() -> None:
     code = 1
     try:
         # The registration goes on in the io thread while these imports run.
-        from . import kernel  # noqa: F401
+        with parts_of("ipyparallel", functools.partial(offer_bind_kernel, options)):
+            from . import kernel  # noqa: F401
 
         engine_id = host.wait_registered()
         asyncio.run(serve(options, engine_id, arguments))

@@ -116,6 +116,7 @@ class Generations:
             self._ranks, self.number, self._backend, self._limits.timeout_s, failed=failed
         )
         self._formed = True
+        self._ranks.know_gpus([fact["gpu"] for fact in formed])
         self._start_app()
         if self.number == 1:
             self._ranks.tell(rank_side.warm_up)  # while the user writes the first cell

@@ -297,7 +297,8 @@ def form_group(
     -------
     dict
         ``models``: fingerprints of DistributedDataParallel models by name; ``lost``: names of
-        groups that are of no use any more; ``problem``: why the plug-in is not used, or ``""``.
+        groups that are of no use any more; ``problem``: why the plug-in is not used, or ``""``;
+        ``gpu``: the UUID of this rank's GPU, ``""`` for none.
     """
     import torch
     import torch.distributed as dist
@@ -340,7 +341,16 @@ def form_group(
     if torch_plugin is not None:
         torch_plugin.count_from_here()
     namespace.update(rank=rank, world_size=world_size, device=device, torch=torch, dist=dist)
-    return {"models": models, "lost": lost, "problem": problem}
+    return {"models": models, "lost": lost, "problem": problem, "gpu": _uuid_of(device)}
+
+
+def _uuid_of(device: Any) -> str:
+    import torch
+
+    if device.type != "cuda":
+        return ""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)  # since torch 2.4
+    return "" if uuid is None else f"GPU-{uuid}"
 
 
 def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backend: str) -> None:

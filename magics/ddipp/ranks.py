@@ -50,7 +50,7 @@ class Ranks:
         self._no_engines = ipyparallel.error.NoEnginesRegistered
         self.client = client
         self.engine_ids = list(engine_ids)
-        self._gpus = list(gpus) if gpus is not None else None
+        self._gpus = [""] * len(self.engine_ids) if gpus is None else list(gpus)
         self._views = [client[engine] for engine in self.engine_ids]
         self._uuids = [client._engines[engine] for engine in self.engine_ids]
 
@@ -82,6 +82,10 @@ class Ranks:
         """Return those of `ranks` that have an engine now."""
         gone = set(self.gone())
         return [rank for rank in ranks if rank not in gone]
+
+    def know_gpus(self, gpus: Sequence[str]) -> None:
+        """Take what the ranks say of their GPUs: UUIDs, ``""`` where one does not know."""
+        self._gpus = [new or old for new, old in zip(gpus, self._gpus)]
 
     def view(self, rank: int) -> Any:
         """Return the ipyparallel view of a rank."""
@@ -231,8 +235,8 @@ class Ranks:
         """
         asked = {}
         for rank in self.living(range(len(self))):
-            gpu = self._gpus[rank] if self._gpus is not None else ""
-            answer = self._ask(rank, "ddipp_report_request", {"stack": stack, "gpu": gpu})
+            question = {"stack": stack, "gpu": self._gpus[rank]}
+            answer = self._ask(rank, "ddipp_report_request", question)
             if answer is not None:
                 asked[rank] = answer
         deadline = time.monotonic() + timeout_s

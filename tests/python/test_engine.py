@@ -66,6 +66,17 @@ def test_the_key_is_not_for_others_to_read(cluster: Cluster, engine):
     assert "dipengine" in text and key not in text
 
 
+def test_what_only_clients_use_is_imported_when_somebody_asks_for_it(engine):
+    code = (
+        "import sys\nprint('ipyparallel.client' in sys.modules)\n"
+        "from ipyparallel.controller.dependency import Dependency\n"
+        "import ipyparallel\nprint(ipyparallel.Client.__name__, ipyparallel.__version__)\n"
+        "print(ipyparallel.bind_kernel.__module__)"
+    )
+    version = ipyparallel.__version__
+    assert run(engine, code) == f"False\nClient {version}\nddipp_engine.main\n"
+
+
 def test_multiprocessing_works_as_under_plain_python(engine):
     for method in ("fork", "spawn", "forkserver"):
         code = (

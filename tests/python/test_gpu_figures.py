@@ -87,9 +87,15 @@ def test_reports_have_the_figures_of_each_ranks_gpu(driver: Path, cluster: Clust
     for _ in range(3):
         cluster.start_engine()
     client = cluster.client(3)
-    reports = Ranks(client, client.ids, ["GPU-1", "0", "GPU-7"]).reports()
+    ranks = Ranks(client, client.ids, ["0", "0", "GPU-7"])
+    ranks.know_gpus(["GPU-1", "", ""])  # the others don't know better
+    reports = ranks.reports()
     figures = [report.gpu for report in reports]
     assert figures[0] == {"memory_used": 2 << 30, "memory_total": 80 << 30, "utilisation": 91}
     assert figures[1] == {"memory_used": 1 << 30, "memory_total": 80 << 30, "utilisation": 90}
     assert figures[2] is None  # no such GPU
     assert "2.0/80.0 GiB, 91 %" in table(reports)
+    ranks = Ranks(client, client.ids)
+    assert not any(report.gpu for report in ranks.reports())
+    ranks.know_gpus(["GPU-0", "GPU-1", "GPU-1"])
+    assert [report.gpu["utilisation"] for report in ranks.reports()] == [90, 91, 91]
