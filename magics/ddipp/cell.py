@@ -138,7 +138,7 @@ class CellRun:
         self._note_failures()
         stuck = self._pending()
         errors = self._errors()
-        self._group.client.purge_local_results(done)
+        self._group.ranks.forget(done)
         if stuck:
             self._group.generations.abandon(stuck)
             raise CellInterrupted(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from . import rank as rank_side
+from . import rank_process
 from .display import has_front_end, ranks_text, say
 from .errors import DdippError
 from .ranks import Ranks
@@ -42,7 +43,7 @@ def form_generation(
     facts = ranks.apply(rank_side.prepare, has_front_end(), failed, failed and backend == "nccl")
     environments = _environments(facts, backend)
     if not all(fact["torch"] for fact in facts):
-        ranks.apply_each(rank_side.set_environment, environments)
+        ranks.apply_each(rank_process.set_environment, environments)
         _import_torch(ranks)
     one_host = len({fact["host"] for fact in facts}) == 1
     host = "127.0.0.1" if one_host else facts[0]["address"]
@@ -84,7 +85,7 @@ def _import_torch(ranks: Ranks) -> None:
     import ipyparallel.error
 
     try:
-        ranks.apply(rank_side.import_torch)
+        ranks.apply(rank_process.import_torch)
     except (ipyparallel.error.RemoteError, ipyparallel.error.CompositeError) as error:
         if "ModuleNotFoundError" not in str(error):
             raise
@@ -162,7 +163,7 @@ def in_host_order(client: Any) -> tuple[list[int], str]:
     if not client.ids:
         raise DdippError("the controller has no engines; start some with: dipengine")
     ranks = Ranks(client, client.ids)
-    facts = ranks.apply(rank_side.probe)
+    facts = ranks.apply(rank_process.probe)
     hosts = [fact["host"] for fact in facts]
     order = sorted(range(len(ranks)), key=lambda rank: hosts.index(hosts[rank]))
     enough = all(fact["gpus"] >= hosts.count(fact["host"]) for fact in facts)

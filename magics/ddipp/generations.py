@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from . import apps
+from . import apps, rank_process
 from . import rank as rank_side
 from .display import ranks_text, say
 from .errors import DdippError, RanksLost
@@ -119,7 +119,7 @@ class Generations:
         self._ranks.know_gpus([fact["gpu"] for fact in formed])
         self._start_app()
         if self.number == 1:
-            self._ranks.tell(rank_side.warm_up)  # while the user writes the first cell
+            self._ranks.tell(rank_process.warm_up)  # while the user writes the first cell
         for line in changes(formed, self._backend, self.lost):
             say(line)
 
@@ -232,7 +232,7 @@ class Generations:
 
     def free_memory(self, *, thorough: bool = False) -> None:
         """Let the ranks give unused memory back before the next cell, without waiting."""
-        self._ranks.tell(rank_side.free_memory, thorough)
+        self._ranks.tell(rank_process.free_memory, thorough)
 
     def recover(self, died: Sequence[int] = ()) -> None:
         """After a failed cell: free what it holds and form the next generation.

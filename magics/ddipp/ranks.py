@@ -53,6 +53,7 @@ class Ranks:
         self._gpus = [""] * len(self.engine_ids) if gpus is None else list(gpus)
         self._views = [client[engine] for engine in self.engine_ids]
         self._uuids = [client._engines[engine] for engine in self.engine_ids]
+        self._told: list[Any] = []  # results that nobody waits for
 
     def __len__(self) -> int:
         return len(self.engine_ids)
@@ -99,7 +100,12 @@ class Ranks:
             return result.get(timeout_s)
         finally:
             if result.ready():
-                self.client.purge_local_results(result)
+                self.forget([result])
+
+    def forget(self, results: Sequence[Any]) -> None:
+        """Let the client forget results that are there."""
+        if results:  # it does not take none
+            self.client.purge_local_results(list(results))
 
     def start(self, rank: int, function: Any, *args: Any) -> Any:
         """Call a function on one rank and return at once."""
@@ -110,9 +116,12 @@ class Ranks:
         """Call a function on ranks, all that live if not given; nobody waits for the answers."""
         import ipyparallel.error
 
+        done = [result for result in self._told if result.ready()]
+        self.forget(done)
+        self._told = [result for result in self._told if result not in done]
         for rank in self.living(range(len(self)) if ranks is None else ranks):
             with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
-                self.start(rank, function, *args)
+                self._told.append(self.start(rank, function, *args))
 
     def execute(self, rank: int, code: str) -> Any:
         """Run a cell on one rank and return at once."""
@@ -182,7 +191,7 @@ class Ranks:
         # The death of a rank is the cause of what its peers say.
         errors.sort(key=lambda one: not is_death(one))
         values = [result.get() for result in done if result.successful()]
-        self.client.purge_local_results(done)
+        self.forget(done)
         if error is not None:
             raise error
         if errors:

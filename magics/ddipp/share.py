@@ -60,7 +60,7 @@ class _Namespace:
     """Stands for the namespace of the cells, on whatever rank it is unpickled."""
 
     def __reduce__(self) -> Any:
-        from .rank import user_namespace
+        from .rank_process import user_namespace
 
         return user_namespace, ()
 
@@ -140,7 +140,7 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     TypeError
         When one can't be sent; says why.
     """
-    from .rank import user_namespace
+    from .rank_process import user_namespace
 
     namespace = user_namespace()
     skipped: dict[str, str] = {}
@@ -285,7 +285,7 @@ def _broadcast(part: memoryview, source: int) -> None:
 
 
 def _assign(parts: list[memoryview]) -> str:
-    from .rank import user_namespace
+    from .rank_process import user_namespace
 
     try:
         values = pickle.loads(parts[0], buffers=parts[1:])

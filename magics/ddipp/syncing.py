@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import rank as rank_side
-from . import share
+from . import rank_process, share
 from .errors import DdippError
 from .ranks import Ranks
 
@@ -43,7 +43,7 @@ def copy_variables(
     dict
         ``names`` that were copied, ``skipped``: name to reason.
     """
-    hosts = [fact["host"] for fact in ranks.apply(rank_side.probe)]
+    hosts = [fact["host"] for fact in ranks.apply(rank_process.probe)]
     near = all(hosts[rank] == hosts[source] for rank in targets)
     problem = ""
     # A class that all ranks know from running its cell stays one class; otherwise it goes along.

@@ -373,6 +373,21 @@ def test_a_rank_that_does_not_react_is_given_up_at_the_third_ctrl_c(notebook: No
     notebook.run("%%dip\ndist.barrier()")
 
 
+def test_all_ranks_may_be_given_up(notebook: Notebook):
+    notebook.shell.run_cell("%makedip -k")
+    notebook.run("%makedip -n 1")
+    timers = [interrupt_after(seconds) for seconds in (0.5, 1.0, 1.5)]
+    error = notebook.fail(
+        "%%dip\nimport signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+    )
+    assert str(error) == "rank 0 did not react to 3 interrupts; start again with %makedip -r"
+    for timer in timers:
+        timer.join()
+    notebook.run("%makedip -r")
+    notebook.run("%%dip\ndist.barrier()")
+    notebook.run("%makedip -k")
+
+
 def test_torch_that_is_not_installed_is_one_line_and_leaves_nothing_running(
     notebook: Notebook, monkeypatch, tmp_path
 ):
