@@ -188,7 +188,7 @@ Host* host = nullptr;
 ModuleContext& start_host(int options_fd, int state_fd) {
   if (host != nullptr) throw std::runtime_error("the engine has been started before");
   SharedState& state = take_state(state_fd);
-  host = new Host(read_file(options_fd), state);  // NOLINT: never deleted, see there
+  host = new Host(read_file(options_fd), state);  // NOLINT: lives as long as the process
   return host->context();
 }
 

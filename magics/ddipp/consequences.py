@@ -21,9 +21,9 @@ _HINTS = (
 )
 
 
-def is_consequence(name: str, text: str) -> bool:
-    """Tell whether an exception of that class and text has its cause elsewhere."""
-    return name in INTERRUPTS or (name in _KINDS and any(hint in text for hint in _HINTS))
+def is_consequence(name: str, value: object) -> bool:
+    """Tell whether an exception of that class, with that value or text, has its cause elsewhere."""
+    return name in INTERRUPTS or (name in _KINDS and any(hint in str(value) for hint in _HINTS))
 
 
 def shorten_tracebacks(shell: Any) -> None:
@@ -39,11 +39,11 @@ def shorten_tracebacks(shell: Any) -> None:
     if getattr(rich, "shortens", False):
         return
 
-    def structured_traceback(
-        kind: Any = None, value: Any = None, trace: Any = None, *args: Any, **kwargs: Any
-    ) -> list[str]:
-        if kind is None or not is_consequence(kind.__name__, str(value)):
-            return list(rich(kind, value, trace, *args, **kwargs))
+    # The names of its parameters are not the same in all versions of IPython.
+    def structured_traceback(*args: Any, **kwargs: Any) -> list[str]:
+        kind, value, trace = (*args, None, None, None)[:3]
+        if kind is None or not is_consequence(kind.__name__, value):
+            return list(rich(*args, **kwargs))
         # The first frame is the shell's own.
         return traceback.format_exception(kind, value, trace and trace.tb_next)
 

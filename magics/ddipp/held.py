@@ -144,18 +144,21 @@ def watch_models() -> None:
     in memory. Copies and unpickled models are made by ``__new__`` too.
     """
     module = sys.modules.get("torch.nn.parallel.distributed")
-    if module is None or "__new__" in vars(module.DistributedDataParallel):
+    if module is None or hasattr(module.DistributedDataParallel, "_ddipp_watched"):
         return
     kind = module.DistributedDataParallel
     kinds = {kind, *_subclasses(kind)}
     _references.extend(weakref.ref(thing) for thing in gc.get_objects() if type(thing) in kinds)
+    own = vars(kind).get("__new__")
 
     def make(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        model = super(kind, cls).__new__(cls)
+        create = super(kind, cls).__new__ if own is None else own.__func__
+        model = create(cls) if create is object.__new__ else create(cls, *args, **kwargs)
         _references.append(weakref.ref(model))
         return model
 
     kind.__new__ = staticmethod(make)
+    kind._ddipp_watched = True
 
 
 def _models() -> list[Any]:
