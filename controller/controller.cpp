@@ -181,6 +181,8 @@ void Controller::connect_sockets() {
          [this](net::Multipart& message, Time now) { on_client_subscription(message, now); });
   listen(endpoints_.iopub_back, "iopub", "engines",
          [this](net::Multipart& message, Time now) { on_iopub(message, now); });
+  listen(endpoints_.iopub_front, "iopub", "subscriptions",
+         [this](net::Multipart& message, Time now) { on_output_subscription(message, now); });
   relay(control_, endpoints_.control, "control");
   relay(mux_, endpoints_.mux, "mux");
   relay(tasks_, endpoints_.task, "task");
@@ -229,6 +231,9 @@ void Controller::on_query(net::Multipart& message, net::Clock::time_point now) {
   const std::string identity(frames.front());
   const auto opened = session_.open(frames);
   if (opened) {
+    if (opened->header.msg_type == protocol::ConnectionRequest::type) {
+      output_gate_.on_client_connects(now);
+    }
     hub_.on_query(identity, *opened, now);
   } else {
     complaints_.add("the hub's socket", describe(opened.error()), now);
@@ -265,8 +270,24 @@ void Controller::on_client_subscription(const net::Multipart& message, net::Cloc
 
 void Controller::on_iopub(net::Multipart& message, net::Clock::time_point now) {
   if (const auto engine = recorder_.look_at(message, now)) hub_.on_engine_shutdown(*engine, now);
-  net::send(endpoints_.iopub_front, message);
+  held_output_.push_back(std::move(message));
+  pass_output_on(now);
   run_actions();
+}
+
+void Controller::on_output_subscription(const net::Multipart& message, net::Clock::time_point now) {
+  const auto frame = net::view(message.front());
+  if (!frame.empty() && frame.front() == '\x01') output_gate_.on_subscribed();
+  pass_output_on(now);
+}
+
+void Controller::pass_output_on(net::Clock::time_point now) {
+  if (output_gate_.open(now)) release_output();
+}
+
+void Controller::release_output() {
+  for (net::Multipart& message : held_output_) net::send(endpoints_.iopub_front, message);
+  held_output_.clear();
 }
 
 net::Clock::time_point Controller::next_deadline() const {
@@ -278,6 +299,7 @@ net::Clock::time_point Controller::next_deadline() const {
   consider(control_.next_deadline());
   consider(tasks_.next_deadline());
   consider(broadcasts_.next_deadline());
+  consider(output_gate_.next_look());
   consider(save_engines_at_);
   consider(store_->next_flush());
   if (metrics_) consider(next_metrics_);
@@ -287,6 +309,7 @@ net::Clock::time_point Controller::next_deadline() const {
 void Controller::tick(net::Clock::time_point now) {
   hub_.tick(now);
   run_actions();
+  pass_output_on(now);
   mux_.tick(now);
   control_.tick(now);
   tasks_.tick(now);
@@ -341,7 +364,10 @@ void Controller::perform(const AnswerAll& action) {
   }
 }
 
-void Controller::perform(const Stop&) { reactor_.stop(); }
+void Controller::perform(const Stop&) {
+  release_output();
+  reactor_.stop();
+}
 
 void Controller::perform(const EngineJoined& action) {
   tasks_.add_engine(action.engine.uuid);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <spdlog/logger.h>
 #include <zmq.hpp>
@@ -15,6 +16,7 @@
 #include "controller/hub.hpp"
 #include "controller/metrics.hpp"
 #include "controller/options.hpp"
+#include "controller/output_gate.hpp"
 #include "controller/output_recorder.hpp"
 #include "controller/task_channel.hpp"
 #include "protocol/net/reactor.hpp"
@@ -45,6 +47,9 @@ class Controller {
   void on_pong(const net::Multipart& message, net::Clock::time_point now);
   void on_client_subscription(const net::Multipart& message, net::Clock::time_point now);
   void on_iopub(net::Multipart& message, net::Clock::time_point now);
+  void on_output_subscription(const net::Multipart& message, net::Clock::time_point now);
+  void pass_output_on(net::Clock::time_point now);
+  void release_output();
 
   void tick(net::Clock::time_point now);
   net::Clock::time_point next_deadline() const;
@@ -83,6 +88,8 @@ class Controller {
   TaskChannel tasks_;
   BroadcastChannel broadcasts_;
   OutputRecorder recorder_;
+  OutputGate output_gate_;
+  std::vector<net::Multipart> held_output_;  // in order, while the gate is shut
   std::unique_ptr<Metrics> metrics_;
   net::Clock::time_point next_metrics_;
   std::optional<net::Clock::time_point> save_engines_at_;

@@ -113,7 +113,8 @@ Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan) {
     binder.bind_for_engines(broadcast.back, engine.broadcast[i]);
   }
 
-  iopub_front = binder.make(socket_type::pub);
+  iopub_front = binder.make(socket_type::xpub);
+  iopub_front.set(zmq::sockopt::xpub_verbose, true);
   binder.bind_for_clients(iopub_front, client.iopub);
   iopub_back = binder.make(socket_type::sub);
   iopub_back.set(zmq::sockopt::subscribe, "");

@@ -23,7 +23,7 @@ struct Endpoints {
   Channel mux;                 // routers: direct requests
   Channel control;             // routers
   Channel task;                // routers: load-balanced requests
-  zmq::socket_t iopub_front;   // pub
+  zmq::socket_t iopub_front;   // xpub
   zmq::socket_t iopub_back;    // sub
   zmq::socket_t ping;          // xpub
   zmq::socket_t pong;          // router

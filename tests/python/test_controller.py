@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 import urllib.request
 
@@ -270,3 +273,38 @@ def test_everything_goes_over_ipc_sockets(cluster: Cluster):
     assert client.load_balanced_view().apply_sync(lambda: 6) == 6
     assert client.broadcast_view().apply_sync(lambda: 7) == [7]
     assert client.queue_status()[0]["completed"] == 3
+
+
+def forward_late(port: int, delay_s: float) -> int:
+    """Return a port that leads to another one; the first bytes take their time."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        target.close()
+
+    def serve() -> None:
+        near, _ = listener.accept()
+        time.sleep(delay_s)
+        far = socket.create_connection(("127.0.0.1", port))
+        for pair in ((near, far), (far, near)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def test_a_client_whose_connection_for_output_comes_late_misses_nothing(cluster: Cluster):
+    cluster.start_controller()
+    cluster.start_engine()
+    cluster.client(1)
+    file = cluster.connection_file("client")
+    info = json.loads(file.read_text())
+    info["iopub"] = forward_late(info["iopub"], 0.1)
+    file.write_text(json.dumps(info))
+    result = cluster.client()[:].execute("print('heard')", silent=False, block=False)
+    result.get(20)
+    assert result.wait_for_output(5)
+    assert result.stdout == ["heard\n"]
