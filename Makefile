@@ -34,10 +34,14 @@ build/stamps/system: Makefile
 	@touch $@
 
 build/stamps/venv: build/stamps/system
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Need Python 3.10 or later"; exit 1; }
-	@echo "Making $(VENV) with $$(python3 --version)"
-	@python3 -m venv --clear $(VENV)
+	@python=$$(for p in python3 /usr/bin/python3; do \
+	  $$p -c 'import os, sys, sysconfig; \
+	    sys.exit(sys.version_info < (3, 10) or \
+	             not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+	    2>/dev/null && echo $$p && break; done); \
+	if [ -z "$$python" ]; then echo "Need Python 3.10 or later with Python.h: python3-dev"; exit 1; fi; \
+	echo "Making $(VENV) with $$($$python --version)"; \
+	$$python -m venv --clear $(VENV)
 	@touch $@
 
 build/stamps/packages: pyproject.toml build/stamps/venv
