@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import statistics
@@ -32,6 +33,7 @@ BIN = Path(sys.executable).parent
 STEP = ROOT / "bench" / "ddp_step_gpu.py"
 STEP_LIMIT = 1.01  # times the same script under torchrun
 PROMPT_S = 2.0
+CHECK_S = 120  # what a check may take
 WORKS = "y = torch.ones(1, device=device)\ndist.all_reduce(y)\nassert y.item() == world_size"
 
 
@@ -75,7 +77,12 @@ def two_ranks() -> Iterator[Group]:
             )  # fmt: skip
         client = stack.enter_context(contextlib.closing(ipyparallel.Client(str(file), timeout=60)))
         client.wait_for_engines(2, timeout=60, interactive=False)
-        yield Group.attach(client, [0, 1], backend="nccl")
+        try:
+            yield Group.attach(client, [0, 1], backend="nccl")
+        except BaseException:
+            print(*Path(folder, "dipengine.log").read_text(errors="replace").splitlines()[-30:],
+                  sep="\n")  # fmt: skip
+            raise
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -213,11 +220,11 @@ def memory() -> str:
 
 def step() -> str:
     """A step of DDP in an engine and under torchrun, alternating."""
-    ratios = []
-    for _ in range(5):
+    ours, theirs = [], []
+    for _ in range(3):
         with Group.start(gpus="all") as group:
             group.run(STEP.read_text())
-            ours = float(group.pull(["median_s"])["median_s"])
+            ours.append(1000 * float(group.pull(["median_s"])["median_s"]))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         done = subprocess.run(
             [*command, f"--nproc-per-node={gpu_count()}", STEP],
@@ -226,11 +233,12 @@ def step() -> str:
             check=False,
         )
         need(done.returncode == 0, done.stderr[-2000:])
-        theirs = float(done.stdout.split()[-1])
-        ratios.append(ours / theirs)
-    ratio = statistics.median(ratios)
-    need(ratio <= STEP_LIMIT, f"{ratio:.3f} times torchrun ({1000 * theirs:.2f} ms)")
-    return f"{1000 * ours:.2f} ms, {ratio:.3f} times torchrun"
+        theirs.append(1000 * float(done.stdout.split()[-1]))
+    ratio = statistics.median(one / other for one, other in zip(ours, theirs))
+    each = " ".join(f"{one:.3f}/{other:.3f}" for one, other in zip(ours, theirs))
+    text = f"{ratio:.3f} times torchrun (ms: {each})"
+    need(ratio <= STEP_LIMIT, text)
+    return text
 
 
 WAITS = "dist.all_reduce(x)\nx.sum().item()"
@@ -250,21 +258,46 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
+REHEARSAL = {"rehearsal": rehearsal}
+
+
+def run_here(name: str) -> int:
+    """Do one check in this process; the last line says what came of it."""
+    faulthandler.dump_traceback_later(CHECK_S, exit=True)
+    try:
+        print((CHECKS | REHEARSAL)[name]())
+    except (Failed, DdippError, ipyparallel.error.IPythonError) as error:
+        print(error)
+        return 1
+    return 0
+
+
+def run_apart(name: str) -> bool:
+    """Do one check in a process of its own, so that one that crashes or hangs is only one."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, __file__, "--only", name], capture_output=True, text=True, check=False
+    )
+    lines = done.stdout.strip().splitlines() or ["it printed nothing"]
+    verdict = "FAILED" if done.returncode else "ok"
+    print(f"{name:24}{verdict:8}{time.monotonic() - begin:4.0f} s  {lines[-1]}", flush=True)
+    if done.returncode:
+        print(*lines[-40:-1], *done.stderr.splitlines()[-40:], sep="\n    ", flush=True)
+    return done.returncode == 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rehearse", action="store_true", help="on CPU ranks")
-    checks = {"rehearsal": rehearsal} if parser.parse_args().rehearse else CHECKS
+    parser.add_argument("--only", choices=[*CHECKS, *REHEARSAL], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        return run_here(args.only)
+    checks = REHEARSAL if args.rehearse else CHECKS
     if gpu_count() == 0 and checks is CHECKS:
         print("gpu-check: skipped, there is no NVIDIA GPU on this machine")
         return 0
-    failed = 0
-    for name, check in checks.items():
-        try:
-            verdict, text = "ok", check()
-        except (Failed, DdippError, ipyparallel.error.IPythonError) as error:
-            verdict, text = "FAILED", str(error)
-            failed += 1
-        print(f"{name:24}{verdict:8}{text}", flush=True)
+    failed = sum(not run_apart(name) for name in checks)
     print(f"gpu-check: {failed} of {len(checks)} checks failed" if failed else "gpu-check: passed")
     return min(failed, 1)
 
