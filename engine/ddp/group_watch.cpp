@@ -13,6 +13,17 @@ using Backend = c10::intrusive_ptr<c10d::Backend>;
 
 std::atomic<int> running_aborts{0};
 
+// The destructor of a NCCL backend waits for its watchdog, which after an error sleeps for a minute
+// so that others can write dumps (TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC). The main thread must not.
+void let_go(std::vector<Backend> backends) {
+  std::erase_if(backends, [](const Backend& one) { return one->getBackendName() != "nccl"; });
+  if (backends.empty()) return;
+  try {
+    std::thread([backends = std::move(backends)]() mutable { backends.clear(); }).detach();
+  } catch (const std::exception&) {  // no more threads: it takes the time that it takes
+  }
+}
+
 // c10d has no call for this: a group's backends are set once. The members are protected, so a
 // derived class may name them.
 struct Opened : c10d::ProcessGroup {
@@ -26,9 +37,12 @@ struct Opened : c10d::ProcessGroup {
     constexpr auto by_device = &Opened::deviceTypeToBackend_;
     constexpr auto by_type = &Opened::backendTypeToBackend_;
     constexpr auto store = &Opened::store_;
+    std::vector<Backend> replaced;
+    collect_backends(to, replaced);
     to.*by_device = from.*by_device;
     to.*by_type = from.*by_type;
     to.*store = from.*store;
+    let_go(std::move(replaced));
   }
 };
 

@@ -1,9 +1,8 @@
 """One cell on all ranks: live output, and an end in every case.
 
-When a rank fails, peers that wait for it in a collective can't succeed. The failed rank leaves the
-group, which closes its connections, so they fail at once; peers that still compute go on until a
-grace time is over and are interrupted then; a rank that waits in a collective among living peers is
-cut off from outside.
+When a rank fails, peers that wait for it in a collective can't succeed and are freed
+(:mod:`ddipp.peers`); peers that still compute go on until a grace time is over and are interrupted
+then; a rank that waits in a collective among living peers is cut off from outside.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ from __future__ import annotations
 import queue
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .consequences import INTERRUPTS, is_consequence
 from .display import OutputView, ranks_text, say
 from .errors import CellFailed, CellInterrupted
+from .peers import NcclPeers, Peers
 from .report import RankReport, table
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class CellRun:
         self._group = group
         self._view = view
         self._grace_s = group.limits.grace_s
+        self._peers = NcclPeers(group) if group.backend == "nccl" else Peers(group)
         # None wakes the loop: a rank is done.
         self._messages: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
         self._hang_watch = HangWatch(group)
@@ -64,7 +65,6 @@ class CellRun:
         self._interrupts = 0
         self._interrupt_at: float | None = None
         self._cut_at: float | None = None
-        self._next_comparison = 0.0
         self._timeout_s = timeout_s
         self._timed_out = False
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -139,11 +139,13 @@ class CellRun:
         stuck = self._pending()
         errors = self._errors()
         self._group.ranks.forget(done)
+        self._peers.forget()
         if stuck:
             self._group.generations.abandon(stuck)
             raise CellInterrupted(
-                f"{ranks_text(stuck)} did not react to {self._interrupts} interrupts; start again "
-                "with %makedip -r",
+                f"{ranks_text(stuck)} did not react to {self._interrupts} interrupts; %makedip "
+                f"--renew gives {'it a new process' if len(stuck) == 1 else 'them new processes'}, "
+                "the others keep their variables",
                 errors,
                 [],
             )
@@ -181,12 +183,11 @@ class CellRun:
         if not pending:
             return
         if new:
-            self._group.generations.leave(new)
-            self._group.ranks.cut(self._group.generation, new)
+            self._peers.failed(new)
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
         if self._failed_order:
-            self._cut_peers_that_wait(pending, now)
+            self._peers.free(pending, self._failed_order)
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._group.signal(signal.SIGINT, pending)
             self._interrupt_at = now + self._grace_s
@@ -195,27 +196,6 @@ class CellRun:
         if self._cut_at is not None and now >= self._cut_at:
             self._group.cut(pending)
             self._cut_at = now + self._grace_s
-
-    def _cut_peers_that_wait(self, pending: list[int], now: float) -> None:
-        """Abort peers that are in a collective which a failed rank has not begun.
-
-        Kernels of NCCL would wait for ever. With Gloo the closed connections of the failed rank end
-        the wait of its neighbours, and theirs that of the next: one after the other.
-        """
-        if now < self._next_comparison:
-            return
-        self._next_comparison = now + 0.2
-        reports = self._group.ranks.reports(stack=False)
-        begun = min(reports[rank].collectives for rank in self._failed_order)
-        # NCCL enqueues and goes on: what a rank waits for shows in the number only.
-        enqueues = self._group.backend == "nccl"
-        self._group.cut(
-            [
-                rank
-                for rank in pending
-                if reports[rank].collectives > begun and (enqueues or reports[rank].waiting)
-            ]
-        )
 
     def _mind_the_time(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._pending():
@@ -234,8 +214,8 @@ class CellRun:
         if self._interrupts > 1:
             self._group.cut(pending)
         now = time.monotonic()
-        self._interrupt_at = now + 1
-        self._cut_at = now + 0.15
+        self._interrupt_at = now + max(1.0, self._peers.CUT_AFTER_S)
+        self._cut_at = now + self._peers.CUT_AFTER_S
 
     # --- errors ------------------------------------------------------------------------------
 
@@ -250,7 +230,7 @@ class CellRun:
 
     def _raise(self, errors: dict[int, Exception]) -> None:
         reports = self._group.ranks.reports(stack=False)
-        summary = summarize(errors, reports, bool(self._interrupts))
+        summary = summarize(errors, reports, bool(self._interrupts), self._peers.aborted)
         if self._timed_out:
             summary = f"not done after {self._timeout_s:g} s: {summary}"
         first = errors[next(iter(errors))]
@@ -316,7 +296,10 @@ def _traceback_lines(error: Exception) -> list[str]:
 
 
 def summarize(
-    errors: dict[int, Exception], reports: Sequence[RankReport], interrupted: bool
+    errors: dict[int, Exception],
+    reports: Sequence[RankReport],
+    interrupted: bool,
+    aborted: Collection[int] = (),
 ) -> str:
     """Say in one line what happened on which rank.
 
@@ -328,6 +311,8 @@ def summarize(
         Of all ranks, taken after the cell.
     interrupted : bool
         Whether the user asked for it.
+    aborted : collection of int
+        Ranks that an interrupt has told of the abort of their collective.
     """
     if interrupted:
         return (
@@ -352,7 +337,7 @@ def summarize(
         parts.append(f"{ranks_text(same)} too")
     calls: dict[str, list[int]] = {}
     for rank in stopped:
-        in_python = _name(errors[rank]) in INTERRUPTS
+        in_python = _name(errors[rank]) in INTERRUPTS and rank not in aborted
         calls.setdefault("" if in_python else reports[rank].call, []).append(rank)
     for call, ranks in calls.items():
         doing = f"aborted in {call}" if call else "stopped"

@@ -32,5 +32,26 @@ class CellInterrupted(CellFailed):
     """A cell was interrupted from the notebook."""
 
 
+class DevicesLost(DdippError):
+    """Ranks whose process can't use its GPU any more, until it is started again.
+
+    Attributes
+    ----------
+    ranks : list of int
+        Which.
+    """
+
+    def __init__(self, causes: dict[int, str]) -> None:
+        self.ranks = sorted(causes)
+        one = len(causes) == 1
+        named = ", ".join(map(str, self.ranks))
+        super().__init__(
+            f"{'rank' if one else 'ranks'} {named} can't use {'its GPU' if one else 'their GPUs'} "
+            f"any more ({next(iter(causes.values()))}). What is in main memory is there: save what "
+            f"you need with %dipull -r {self.ranks[0]} name, then let %makedip --renew start "
+            f"{'it' if one else 'them'} again"
+        )
+
+
 class RanksLost(DdippError):
     """Ranks have died since the last cell and lost their variables; nothing was run."""

@@ -11,8 +11,16 @@ from typing import Any
 from . import rank as rank_side
 from . import rank_process
 from .display import has_front_end, ranks_text, say
-from .errors import DdippError
+from .errors import DdippError, DevicesLost
 from .ranks import Ranks
+
+#: A failed collective aborts its communicators and keeps the process, at once: after an error the
+#: watchdog of NCCL groups would sleep four times that long, a minute if not set.
+NCCL_ENVIRONMENT = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "2",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "1",
+}
 
 
 def form_generation(
@@ -37,10 +45,20 @@ def form_generation(
     -------
     list of dict
         What :func:`ddipp.rank.form_group` returned, by rank.
+
+    Raises
+    ------
+    DevicesLost
+        When ranks can't use their GPU; all have left the old group then.
     """
     world_size = len(ranks)
     # A communicator of NCCL takes GPU memory, which may be what the cell has run out of.
     facts = ranks.apply(rank_side.prepare, has_front_end(), failed, failed and backend == "nccl")
+    ranks.know_processes([(fact["host"], fact["pid"]) for fact in facts])
+    if causes := {
+        rank: fact["gpu_problem"] for rank, fact in enumerate(facts) if fact["gpu_problem"]
+    }:
+        raise DevicesLost(causes)
     environments = _environments(facts, backend)
     if not all(fact["torch"] for fact in facts):
         ranks.apply_each(rank_process.set_environment, environments)
@@ -72,6 +90,8 @@ def _environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[A
             "LOCAL_WORLD_SIZE": str(here),
         }
         defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here))}
+        if backend == "nccl":
+            defaults |= NCCL_ENVIRONMENT
         if len(set(hosts)) == 1 and backend == "gloo":
             values["GLOO_SOCKET_IFNAME"] = "lo"
         elif len(set(hosts)) > 1 and fact["interface"]:
@@ -96,7 +116,10 @@ def _import_torch(ranks: Ranks) -> None:
 
 
 def changes(
-    formed: Sequence[dict[str, Any]], backend: str, without_variables: Collection[int]
+    formed: Sequence[dict[str, Any]],
+    backend: str,
+    without_variables: Collection[int],
+    whole: Sequence[int] = (),
 ) -> list[str]:
     """Say what is not as it was before a generation was formed.
 
@@ -108,7 +131,10 @@ def changes(
         Of the group.
     without_variables : collection of int
         Ranks that were started again, whose models can't be compared.
+    whole : sequence of int
+        Ranks on which every collective has succeeded, if others were aborted in one.
     """
+    source = f"--from {whole[0]} " if whole else ""
     lines = []
     problems = {fact["problem"] for fact in formed} - {""}
     lost = {name for fact in formed for name in fact["lost"]}
@@ -121,8 +147,8 @@ def changes(
         if len({models[name] for models in kept if name in models}) > 1:
             lines.append(
                 f"the parameters of {name} differ between ranks: some stopped before a step of "
-                f"the optimizer and some after it. Make them equal with: %dipsync {name} and the "
-                "name of the optimizer"
+                f"the optimizer and some after it. Make them equal with: %dipsync {source}{name} "
+                "and the name of the optimizer"
             )
     return lines
 

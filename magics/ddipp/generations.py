@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from . import apps, rank_process
 from . import rank as rank_side
 from .display import ranks_text, say
-from .errors import DdippError, RanksLost
+from .errors import DdippError, DevicesLost, RanksLost
 from .formation import changes, form_generation
 from .ranks import Ranks, is_death
 
 #: How often a group is tried to form while ranks die.
 FORM_ATTEMPTS = 3
+
+_RENEW = "%makedip --renew starts it again, the others keep their variables"
 
 
 @dataclass
@@ -61,7 +63,11 @@ class Generations:
         Ranks that were started again, and have not got their variables back.
     abandoned : set of int
         Ranks that do not react.
+    broken : set of int
+        Ranks that can't use their GPU any more.
     """
+
+    _SETTLE_S = 2.0  # what the GPU may take to finish what all ranks have begun
 
     def __init__(
         self,
@@ -82,6 +88,8 @@ class Generations:
         self.number = 0
         self.lost: set[int] = set()
         self.abandoned: set[int] = set()
+        self.broken: set[int] = set()
+        self._whole: list[int] = []  # see changes()
 
     # --- forming -----------------------------------------------------------------------------
 
@@ -112,16 +120,21 @@ class Generations:
 
     def _form_once(self, failed: bool = False) -> None:
         self.number += 1
-        formed = form_generation(
-            self._ranks, self.number, self._backend, self._limits.timeout_s, failed=failed
-        )
+        try:
+            formed = form_generation(
+                self._ranks, self.number, self._backend, self._limits.timeout_s, failed=failed
+            )
+        except DevicesLost as error:
+            self.broken = set(error.ranks)
+            raise
         self._formed = True
         self._ranks.know_gpus([fact["gpu"] for fact in formed])
         self._start_app()
         if self.number == 1:
             self._ranks.tell(rank_process.warm_up)  # while the user writes the first cell
-        for line in changes(formed, self._backend, self.lost):
+        for line in changes(formed, self._backend, self.lost, self._whole):
             say(line)
+        self._whole = []
 
     def _start_app(self) -> None:
         import ipyparallel.error
@@ -160,8 +173,7 @@ class Generations:
             When one does not come back.
         """
         if self.abandoned:
-            ranks = ", ".join(map(str, sorted(self.abandoned)))
-            raise DdippError(f"rank {ranks} does not react; start again with %makedip -r")
+            raise DdippError(f"{ranks_text(self.abandoned)} does not react; {_RENEW}")
         deadline = time.monotonic() + self._limits.timeout_s
         while gone := self._ranks.gone():
             self._cut_off.update(gone)
@@ -190,7 +202,7 @@ class Generations:
                 return
             if time.monotonic() > deadline:
                 self.abandon(busy)
-                raise DdippError(f"{ranks_text(busy)} does not react; start again with %makedip -r")
+                raise DdippError(f"{ranks_text(busy)} does not react; {_RENEW}")
             self._ranks.signal(signals.SIGINT, busy)
             self._ranks.cut(self.number, busy)
             time.sleep(0.2)
@@ -250,6 +262,9 @@ class Generations:
             self._wait_for_notice()
             self._cut_off.update(died)
             say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
+        if self._backend == "nccl":
+            self._whole = [] if died else self._settle()
+            self._ranks.cut(self.number, range(len(self._ranks)))
         self.leave(range(len(self._ranks)))
         try:
             self._through_deaths(self._after_failure)
@@ -257,6 +272,57 @@ class Generations:
             say(str(error))
         if new := sorted(self.lost - before):
             say(_lost_text(new))
+
+    def _settle(self) -> list[int]:
+        """Let the GPUs finish the collectives that all ranks have begun.
+
+        Returns
+        -------
+        list of int
+            Ranks that were in no other. On the rest the GPU has yet to be taken out of one, and
+            what was queued behind it, the step of an optimizer, will go on without its result.
+        """
+        import ipyparallel.error
+
+        reports = [one for one in self._ranks.reports(stack=False) if one.generation == self.number]
+        least = min((report.collectives for report in reports), default=0)
+        behind = [report.rank for report in reports if report.collectives == least]
+        try:
+            waits = [
+                self._ranks.start(rank, rank_process.settle, self._SETTLE_S) for rank in behind
+            ]
+            problems = [self._ranks.take(wait) for wait in waits]
+        except ipyparallel.error.IPythonError:
+            return []  # one has died: seen when the group forms
+        return [rank for rank, problem in zip(behind, problems) if not problem]
+
+    def renew(self, ranks: Collection[int] | None = None) -> None:
+        """Start ranks again and form the group; the others keep their variables.
+
+        Parameters
+        ----------
+        ranks : collection of int, optional
+            Which; when not given those that do not react or can't use their GPU.
+
+        Raises
+        ------
+        DdippError
+            When there are none, or one does not start.
+        """
+        chosen = sorted(self.abandoned | self.broken if ranks is None else ranks)
+        if not chosen:
+            raise DdippError("all ranks can go on; name those to start again: %makedip --renew 1")
+        self._formed = False
+        if missing := self._ranks.restart(chosen, self._limits.timeout_s):
+            raise DdippError(
+                f"{ranks_text(missing)} did not start again; end the group with %makedip -k, or "
+                "start all of it again with -r"
+            )
+        self.abandoned -= set(chosen)
+        self.broken -= set(chosen)
+        self.form()
+        word = "its" if len(chosen) == 1 else "their"
+        say(f"{ranks_text(chosen)} started again, without {word} variables; the group works")
 
     def _after_failure(self) -> None:
         self._form_once(failed=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -285,6 +285,12 @@ class Group:
         """Form the process group, or form it again as the next generation."""
         self.generations.form()
 
+    def renew(self, ranks: Collection[int] | None = None) -> None:
+        """Start ranks again; see :meth:`ddipp.generations.Generations.renew`."""
+        for rank in ranks or ():
+            self._check_rank(rank)
+        self.generations.renew(ranks)
+
     # --- running code ------------------------------------------------------------------------
 
     def run(
@@ -362,7 +368,7 @@ class Group:
         if rank in self.ranks.gone():
             raise DdippError(f"rank {rank} has died; its variables are lost")
         if rank in self.generations.abandoned:
-            raise DdippError(f"rank {rank} does not react; start again with %makedip -r")
+            raise DdippError(f"rank {rank} does not react; %makedip --renew starts it again")
         try:
             return dict(self.ranks.apply_on(rank, rank_side.pull, list(names)))
         except ipyparallel.error.RemoteError as error:

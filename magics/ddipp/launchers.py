@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import threading
@@ -131,14 +130,12 @@ def engine_environment(gpus: list[int] | None) -> dict[str, str]:
 
     Every rank sees the GPUs of the group in rank order, so that ``LOCAL_RANK`` is the index of its
     device for every library. They are named by UUID: CUDA and the driver may count them
-    differently. A failed collective aborts its communicators and keeps the process.
+    differently.
     """
     if gpus is None:
         return {"CUDA_VISIBLE_DEVICES": ""}
     uuids = gpu_uuids()
-    wanted = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
-    unset = {name: value for name, value in wanted.items() if name not in os.environ}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids[gpu] for gpu in gpus), **unset}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids[gpu] for gpu in gpus)}
 
 
 def wait_for_engines(cluster: Any, client: Any, ranks: int, timeout_s: float) -> None:

@@ -69,6 +69,8 @@ class DdippMagics(Magics):
             return
         if args.kill:
             return self._kill()
+        if args.renew is not None:
+            return self._need_group().renew(parse_ids(args.renew) if args.renew else None)
         places = (args.gpus, args.ranks, args.attach, args.connect)
         asked = any(place is not None for place in places)
         if not asked and not args.restart:

@@ -122,6 +122,13 @@ def makedip() -> Parser:
         action="store_true",
         help="end the group and start it again, the same or with other options",
     )
+    parser.add_argument(
+        "--renew",
+        nargs="?",
+        const="",
+        metavar="RANKS",
+        help="start these ranks again, the others keep their variables [those that can't go on]",
+    )
     parser.add_argument("-k", "--kill", action="store_true", help="end the group")
     parser.add_argument("-i", "--info", action="store_true", help="show the ranks, as %%dipstat")
     parser.add_argument(

@@ -20,6 +20,7 @@ from .rank_process import (
     free_memory,
     probe,
     set_environment,
+    settle,
     show_as,
     user_namespace,
 )
@@ -31,6 +32,7 @@ _kept: list[Any] = []  # stores of generations that peers may still be leaving
 _held: list[held.HeldGroup] = []  # of the last generation that was left
 _default_before: Any = None
 _group_count = 0
+_SETTLE_S = 5.0  # what a GPU may take for the rest of a cell, whose collectives have ended
 
 
 def prepare(rich: bool, failed: bool, collect: bool) -> dict[str, Any]:
@@ -48,14 +50,22 @@ def prepare(rich: bool, failed: bool, collect: bool) -> dict[str, Any]:
     Returns
     -------
     dict
-        That of :func:`probe`; ``torch``: whether it is loaded; ``held``: see :func:`leave_group`.
+        That of :func:`probe`; ``torch``: whether it is loaded; ``held``: see :func:`leave_group`;
+        ``gpu_problem``: why the GPU can't be used, or ``""``.
     """
     if failed:
         forget_failure()
+    held_groups = leave_group()
+    gpu_problem = settle(_SETTLE_S)
     if collect:
         free_memory(thorough=True)
     show_as(rich)
-    return {**probe(), "torch": "torch" in sys.modules, "held": leave_group()}
+    return {
+        **probe(),
+        "torch": "torch" in sys.modules,
+        "held": held_groups,
+        "gpu_problem": gpu_problem,
+    }
 
 
 # --- forming -------------------------------------------------------------------------------------
@@ -277,8 +287,9 @@ def leave_group() -> list[tuple[str, list[int], str]]:
 def _leave(dist: Any) -> None:
     abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
     if dist.get_backend() == "nccl" and abort is not None:
-        abort()  # all communicators together; a destroy would wait for peers that are stuck
-        return
+        with contextlib.suppress(RuntimeError):  # of a GPU that has failed
+            abort()  # all communicators together; a destroy would wait for peers that are stuck
+            return
     with contextlib.suppress(ImportError):
         import _ddipp_engine as host
 

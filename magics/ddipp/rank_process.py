@@ -5,10 +5,12 @@ All functions are called on the ranks and return plain values.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
 import sys
+import threading
 from typing import Any
 
 from .consequences import shorten_tracebacks
@@ -33,16 +35,21 @@ def probe() -> dict[str, Any]:
         that it can see.
     """
     address = _own_address()
-    # Network namespaces are hosts of their own: containers, and tests.
-    network = os.stat("/proc/self/ns/net").st_ino
     return {
         "pid": os.getpid(),
-        "host": f"{socket.gethostname()}/{network}",
+        "host": host_name(),
         "address": address,
         "interface": _interface_of(address),
         "cores": len(os.sched_getaffinity(0)),
         "gpus": _visible_gpus(),
     }
+
+
+def host_name() -> str:
+    """Return a name that processes share which reach each other over loopback."""
+    # Network namespaces are hosts of their own: containers, and tests.
+    network = os.stat("/proc/self/ns/net").st_ino
+    return f"{socket.gethostname()}/{network}"
 
 
 def _visible_gpus() -> int:
@@ -181,4 +188,42 @@ def free_memory(thorough: bool) -> None:
     gc.collect(2 if thorough else 1)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # a GPU that fails says so elsewhere
+            torch.cuda.empty_cache()
+
+
+# --- the GPU -------------------------------------------------------------------------------------
+
+
+def settle(timeout_s: float) -> str:
+    """Wait until the GPU has done what this process has queued.
+
+    Parameters
+    ----------
+    timeout_s : float
+        How long, in seconds.
+
+    Returns
+    -------
+    str
+        ``""``, or why it has not: a line.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    device = torch.cuda.current_device()  # a thread has its own
+    failures: list[str] = []
+
+    def wait() -> None:
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            failures.append(str(error).strip().partition("\n")[0])
+
+    # It can't be ended from outside, so the main thread does not do it.
+    waiting = threading.Thread(target=wait, name="ddipp-settle", daemon=True)
+    waiting.start()
+    waiting.join(timeout_s)
+    if waiting.is_alive():
+        return f"the GPU works on what was queued for more than {timeout_s:g} s"
+    return failures[0] if failures else ""

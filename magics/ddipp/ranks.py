@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import signal as signals
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from . import rank_process
 from .report import RankReport
 
 
@@ -42,6 +44,8 @@ class Ranks:
         The GPU of each rank, its UUID; for reports.
     """
 
+    _PATIENCE_S = 3.0  # with a rank that is to end
+
     def __init__(
         self, client: Any, engine_ids: Sequence[int], gpus: Sequence[str] | None = None
     ) -> None:
@@ -54,6 +58,7 @@ class Ranks:
         self._views = [client[engine] for engine in self.engine_ids]
         self._uuids = [client._engines[engine] for engine in self.engine_ids]
         self._told: list[Any] = []  # results that nobody waits for
+        self._processes = [("", 0)] * len(self.engine_ids)
 
     def __len__(self) -> int:
         return len(self.engine_ids)
@@ -87,6 +92,10 @@ class Ranks:
     def know_gpus(self, gpus: Sequence[str]) -> None:
         """Take what the ranks say of their GPUs: UUIDs, ``""`` where one does not know."""
         self._gpus = [new or old for new, old in zip(gpus, self._gpus)]
+
+    def know_processes(self, processes: Sequence[tuple[str, int]]) -> None:
+        """Take the host, as :func:`ddipp.rank_process.host_name` has it, and pid of each rank."""
+        self._processes = list(processes)
 
     def view(self, rank: int) -> Any:
         """Return the ipyparallel view of a rank."""
@@ -206,6 +215,34 @@ class Ranks:
         """Send a signal to ranks, without waiting."""
         for rank in self.living(ranks):
             self._ask(rank, "signal_request", {"sig": int(sig)})
+
+    def restart(self, ranks: Sequence[int], timeout_s: float) -> list[int]:
+        """Let ranks end and their supervisors start them again.
+
+        A process that does not answer, stopped or stuck, is killed if it is on this host.
+
+        Returns
+        -------
+        list of int
+            Those that did not start again in time.
+        """
+        for rank in self.living(ranks):
+            self._ask(rank, "shutdown_request", {"restart": True})
+        begin = time.monotonic()
+        kill_at = begin + self._PATIENCE_S
+        while waiting := set(ranks) - set(self.replaced()):
+            now = time.monotonic()
+            if now - begin > timeout_s:
+                break
+            if now > kill_at:
+                kill_at = begin + timeout_s
+                for rank in self.living(sorted(waiting)):
+                    host, pid = self._processes[rank]
+                    if host == rank_process.host_name():
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
+                            os.kill(pid, signals.SIGKILL)
+            time.sleep(0.02)
+        return sorted(waiting)
 
     def cut(self, generation: int, ranks: Sequence[int]) -> None:
         """End the collectives that ranks wait in, without waiting."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -350,7 +351,7 @@ def test_a_second_group_is_refused_and_restart_replaces_it(notebook: Notebook, g
     notebook.run("%makedip -k")
 
 
-def test_a_rank_that_does_not_react_is_given_up_at_the_third_ctrl_c(notebook: Notebook):
+def test_a_rank_that_does_not_react_is_given_up_at_the_third_ctrl_c(notebook: Notebook, capsys):
     notebook.shell.run_cell("%makedip -k")
     notebook.run("%makedip -n 2")
     notebook.run("%%dip\nimport os\npid = os.getpid()\nkept = 5")
@@ -361,16 +362,21 @@ def test_a_rank_that_does_not_react_is_given_up_at_the_third_ctrl_c(notebook: No
         begin = time.monotonic()
         error = notebook.fail("%%dip\n1")
         assert time.monotonic() - begin < 5
-        assert str(error) == ("rank 1 did not react to 3 interrupts; start again with %makedip -r")
+        assert str(error).startswith("rank 1 did not react to 3 interrupts; %makedip --renew")
         for timer in timers:
             timer.join()
         assert "rank 1 does not react" in str(notebook.fail("%%dip\n1"))
         notebook.run("%dipull kept")
         assert notebook["kept"] == 5
+        notebook.run("%makedip --renew")  # which kills it
     finally:
-        os.kill(notebook["pid"], signal.SIGCONT)
-    notebook.run("%makedip -r")
-    notebook.run("%%dip\ndist.barrier()")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(notebook["pid"], signal.SIGCONT)
+    assert "rank 1 started again, without its variables" in capsys.readouterr().err
+    notebook.run("%%dip\ndist.barrier()\nassert ('kept' in globals()) == (rank == 0)")
+    assert "all ranks can go on" in str(notebook.fail("%makedip --renew"))
+    notebook.run("%makedip --renew 0-1")
+    notebook.run("%%dip\ndist.barrier()\nassert 'kept' not in globals()")
 
 
 def test_all_ranks_may_be_given_up(notebook: Notebook):
@@ -380,7 +386,7 @@ def test_all_ranks_may_be_given_up(notebook: Notebook):
     error = notebook.fail(
         "%%dip\nimport signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
     )
-    assert str(error) == "rank 0 did not react to 3 interrupts; start again with %makedip -r"
+    assert str(error).startswith("rank 0 did not react to 3 interrupts; %makedip --renew gives it")
     for timer in timers:
         timer.join()
     notebook.run("%makedip -r")

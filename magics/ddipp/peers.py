@@ -1,0 +1,110 @@
+"""Frees the peers of a rank that has failed: they wait for it in vain in a collective."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import rank_process
+
+if TYPE_CHECKING:
+    from .group import Group
+
+
+class Peers:
+    """What is done for the peers of ranks that failed in a cell, with Gloo.
+
+    The closed connections of the failed rank end the wait of its neighbours, and theirs that of the
+    next, one after the other; so those that wait are cut off too. Their collective raises.
+
+    Parameters
+    ----------
+    group : Group
+        Where the cell runs.
+
+    Attributes
+    ----------
+    aborted : set of int
+        Ranks that were taken out of a collective and notice it only by an interrupt.
+    """
+
+    #: Between an interrupt and the end of the collectives that ranks wait in then, in seconds.
+    CUT_AFTER_S = 0.15
+    _PERIOD_S = 0.2
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._next_look = 0.0
+        self.aborted: set[int] = set()
+
+    def failed(self, ranks: Sequence[int]) -> None:
+        """Take note of ranks that have failed now; they are idle, or gone."""
+        self._group.generations.leave(ranks)
+        self._group.ranks.cut(self._group.generation, ranks)
+
+    def forget(self) -> None:
+        """Let go of what was kept for the cell, which has ended."""
+
+    def free(self, pending: Sequence[int], failed: Sequence[int]) -> None:
+        """End the wait of ranks, to be called often; both lists are not empty."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._PERIOD_S
+        reports = self._group.ranks.reports(stack=False)
+        begun = min(reports[rank].collectives for rank in failed)
+        self._group.cut(
+            [
+                rank
+                for rank in pending
+                if reports[rank].waiting and reports[rank].collectives > begun
+            ]
+        )
+
+
+class NcclPeers(Peers):
+    """The same with NCCL, whose collectives are queued for the GPU while Python goes on.
+
+    One that all ranks have begun will succeed, and nothing may disturb it: what is queued behind
+    it, such as the step of an optimizer, counts on its result. One that the failed rank has not
+    begun blocks the GPU. Its abort raises nothing in Python, so an interrupt goes with it.
+    """
+
+    CUT_AFTER_S = 1.2
+    _PERIOD_S = 0.05
+
+    def __init__(self, group: Group) -> None:
+        super().__init__(group)
+        self._settling: dict[int, Any] = {}
+
+    def failed(self, ranks: Sequence[int]) -> None:
+        """Let the GPUs of these ranks finish what they can."""
+        limit_s = self._group.limits.grace_s
+        for rank in self._group.ranks.living(ranks):
+            self._settling[rank] = self._group.ranks.start(rank, rank_process.settle, limit_s)
+
+    def forget(self) -> None:
+        """Let go of the answers of ranks."""
+        self._group.ranks.forget([one for one in self._settling.values() if one.ready()])
+
+    def free(self, pending: Sequence[int], failed: Sequence[int]) -> None:
+        """Abort what can't succeed, once all that can has."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._PERIOD_S
+        reports = self._group.ranks.reports(stack=False)
+        begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
+        behind = [rank for rank in failed if reports[rank].collectives == begun]
+        if not all(self._settling[rank].ready() for rank in behind if rank in self._settling):
+            return
+        doomed = [
+            rank
+            for rank in pending
+            if reports[rank].collectives > begun and rank not in self.aborted
+        ]
+        self.aborted.update(doomed)
+        self._group.signal(signal.SIGINT, doomed)  # first: it waits for Python to go on
+        self._group.cut(doomed)
