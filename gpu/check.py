@@ -10,9 +10,11 @@ that need a peer: NCCL allows that to ranks which it takes for two hosts (``NCCL
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import ctypes
 import faulthandler
+import io
 import os
 import signal
 import statistics
@@ -25,15 +27,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ipyparallel
+import psutil
 from ddipp import CellFailed, DdippError, Group
 from ddipp.devices import gpu_count, gpu_uuids
+from ddipp.errors import DevicesLost
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEP = ROOT / "bench" / "ddp_step_gpu.py"
 STEP_LIMIT = 1.01  # times the same script under torchrun
 PROMPT_S = 2.0
-CHECK_S = 120  # what a check may take
+CHECK_S = 60  # what a check may take
 WORKS = "y = torch.ones(1, device=device)\ndist.all_reduce(y)\nassert y.item() == world_size"
 
 
@@ -73,16 +77,19 @@ def two_ranks() -> Iterator[Group]:
             start(
                 "dipengine", "--python", sys.executable, "--restart=on-failure", f"--id={rank}",
                 CUDA_VISIBLE_DEVICES="0", NCCL_HOSTID=f"ddipp-{rank}",
-                TORCH_NCCL_ASYNC_ERROR_HANDLING="2", TORCH_NCCL_ENABLE_MONITORING="0",
             )  # fmt: skip
         client = stack.enter_context(contextlib.closing(ipyparallel.Client(str(file), timeout=60)))
         client.wait_for_engines(2, timeout=60, interactive=False)
+        group = Group.attach(client, [0, 1], backend="nccl")
         try:
-            yield Group.attach(client, [0, 1], backend="nccl")
+            yield group
         except BaseException:
-            print(*Path(folder, "dipengine.log").read_text(errors="replace").splitlines()[-30:],
+            print(*group.reports(), sep="\n")
+            print(*Path(folder, "dipengine.log").read_text(errors="replace").splitlines()[-20:],
                   sep="\n")  # fmt: skip
             raise
+        finally:
+            group.shutdown()
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -170,30 +177,108 @@ def rehearsal() -> str:
         return f"torch {group.pull(['version'])['version']}, 2 CPU ranks"
 
 
-def fault(cell: str, cause: str, interrupt: bool = False) -> Callable[[], str]:
+def fault(cell: str, says: str, interrupt: bool = False) -> Callable[[], str]:
+    """Return a check: a cell in which rank 0 waits for ever for rank 1, three times."""
+
     def check() -> str:
         with two_ranks() as group:
             group.run(f"kept = rank + 10\n{WORKS}")
             need(all(report.gpu for report in group.reports()), "a report has no GPU figures")
             for _ in range(3):
+                begin = time.monotonic()
                 if interrupt:
                     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
-                begin = time.monotonic()
-                try:
-                    group.run(f"x = torch.ones(1024, device=device)\n{cell}")
-                except CellFailed as failure:
-                    prompt = time.monotonic() - begin - (0.7 if interrupt else 0)
-                    need(cause in str(failure), str(failure))
-                else:
-                    raise Failed("the cell did not fail")
+                text = failure_of(
+                    group, f"x = torch.ones(1024, device=device)\n{cell}\n{WAITS}\nwent_on = True"
+                )
+                prompt = time.monotonic() - begin - (0.7 if interrupt else 0)
+                need(says in text, text)
                 group.run(WORKS)
                 works = time.monotonic() - begin - (0.7 if interrupt else 0)
                 need(group.pull(["kept"])["kept"] == 10, "rank 0 lost a variable")
-        limit = 60.0 if "kill" in cell else PROMPT_S
+                group.run("assert 'went_on' not in globals()")
+        limit = 30.0 if "kill" in cell else PROMPT_S
         need(prompt <= limit, f"{prompt:.1f} s to the prompt")
         return f"{prompt:.2f} s to the prompt, {works:.2f} s until the group works"
 
     return check
+
+
+def failure_of(group: Group, cell: str) -> str:
+    """Return what is said of a cell that has to fail."""
+    try:
+        group.run(cell)
+    except CellFailed as failure:
+        return str(failure)
+    raise Failed("the cell did not fail")
+
+
+def training() -> str:
+    """A rank raises in a training: its model is whole, and training on gives the same losses."""
+    with two_ranks() as group:
+        group.run(TRAINING)
+        group.run("train(30)")
+        undisturbed = losses_of(group)
+        group.run(TRAINING)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            # Nothing in it waits for the GPU, so rank 0 queues all steps.
+            failure_of(group, "train(30, fail_at=20)")
+        need("%dipsync --from 1 model" in said.getvalue(), said.getvalue())
+        group.sync(["model", "optimizer", "done"], source=1)
+        group.run("train(30)")
+        disturbed = losses_of(group)
+    need(len(disturbed) == 30, f"{len(disturbed)} losses")
+    off = max(abs(one - other) / abs(one) for one, other in zip(undisturbed, disturbed))
+    need(off < 1e-5, f"the losses differ by {off:.1e}: {undisturbed}, {disturbed}")
+    return f"30 losses, the last {disturbed[-1]:.6f}; they differ by {off:.0e} at most"
+
+
+def losses_of(group: Group) -> list[float]:
+    group.run("values = torch.stack(losses).tolist()")
+    return list(group.pull(["values"], 1)["values"])
+
+
+def groups() -> str:
+    """What the user holds of other groups works after a fault in one of them."""
+    use = (
+        "y = torch.ones(1, device=device)\nfor one in (side, mesh.get_group()):\n"
+        "    dist.all_reduce(y, group=one)\nassert y.item() == 4"
+    )
+    with two_ranks() as group:
+        group.run(
+            "from torch.distributed.device_mesh import init_device_mesh\n"
+            f"side = dist.new_group([0, 1])\nmesh = init_device_mesh('cuda', (2,))\n{use}"
+        )
+        cell = "if rank == 1: raise ValueError\ndist.all_reduce(y, group=side)\ny.item()"
+        for _ in range(2):
+            need("rank 0 aborted in" in failure_of(group, cell), "not aborted")
+            group.run(use)
+    return "new_group and a device mesh"
+
+
+def lost_device() -> str:
+    """A rank whose GPU refuses all work after an assertion is named, and renewed."""
+    with two_ranks() as group:
+        group.run(f"kept = [rank]\n{WORKS}")
+        text = failure_of(
+            group,
+            "if rank == 1:\n    index = torch.tensor([7], device=device)\n"
+            "    print(torch.zeros(3, device=device)[index].sum().item())\n"
+            "y = torch.ones(1, device=device)\ndist.all_reduce(y)\ny.item()",
+        )
+        need("rank 1 raised" in text and "rank 0 aborted" in text, text)
+        try:
+            group.run("1")
+        except DevicesLost as error:
+            need(error.ranks == [1], str(error))
+            text = str(error)
+        else:
+            raise Failed("the group formed without the GPU of rank 1")
+        need(group.pull(["kept"], 1)["kept"] == [1], "a variable in main memory is lost")
+        group.renew()
+        group.run(f"{WORKS}\nassert rank == 1 or kept == [0]")
+    return text.partition("(")[2].partition(")")[0]
 
 
 def memory() -> str:
@@ -242,28 +327,53 @@ def step() -> str:
 
 
 WAITS = "dist.all_reduce(x)\nx.sum().item()"
+TRAINING = """
+torch.manual_seed(0)
+layers = [torch.nn.Linear(1024, 1024) for _ in range(8)]
+model = torch.nn.Sequential(*layers).to(device)
+model = torch.nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+done, losses = 0, []
+
+def batch(number):
+    generator = torch.Generator().manual_seed(2 * number + rank)
+    return torch.randn(64, 1024, generator=generator).to(device, non_blocking=True)
+
+def train(end, fail_at=None):
+    global done
+    while done < end:
+        if done == fail_at and rank == 1:
+            raise ValueError
+        optimizer.zero_grad()
+        loss = (model(batch(done)) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        done += 1
+"""
 CHECKS: dict[str, Callable[[], str]] = {
     "build": build,
     "form": form,
     "binding": binding,
-    "abort, a rank raises": fault(f"if rank == 1: raise ValueError\n{WAITS}", "rank 1 raised"),
-    "abort, Ctrl-C": fault(
-        f"import time\nif rank == 1: time.sleep(600)\n{WAITS}", "interrupted", interrupt=True
+    "a rank raises": fault(
+        "if rank == 1: raise ValueError",
+        "rank 1 raised ValueError; rank 0 aborted in all_reduce #2 because rank 1 raised",
     ),
-    "abort, a rank dies": fault(
-        f"import os\nif rank == 1: os.kill(os.getpid(), 9)\n{WAITS}", "rank 1 died"
-    ),
+    "Ctrl-C": fault("import time\nif rank == 1: time.sleep(600)", "interrupted", interrupt=True),
+    "a rank dies": fault("import os\nif rank == 1: os.kill(os.getpid(), 9)", "rank 1 died"),
+    "other groups": groups,
+    "training goes on": training,
+    "a GPU is lost": lost_device,
     "memory": memory,
     "step": step,
 }
-
-
 REHEARSAL = {"rehearsal": rehearsal}
+ALONE = ("memory", "step")  # they want the whole machine
 
 
 def run_here(name: str) -> int:
     """Do one check in this process; the last line says what came of it."""
-    faulthandler.dump_traceback_later(CHECK_S, exit=True)
+    faulthandler.dump_traceback_later(CHECK_S)
     try:
         print((CHECKS | REHEARSAL)[name]())
     except (Failed, DdippError, ipyparallel.error.IPythonError) as error:
@@ -275,15 +385,23 @@ def run_here(name: str) -> int:
 def run_apart(name: str) -> bool:
     """Do one check in a process of its own, so that one that crashes or hangs is only one."""
     begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, __file__, "--only", name], capture_output=True, text=True, check=False
-    )
-    lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-    verdict = "FAILED" if done.returncode else "ok"
-    print(f"{name:24}{verdict:8}{time.monotonic() - begin:4.0f} s  {lines[-1]}", flush=True)
-    if done.returncode:
-        print(*lines[-40:-1], *done.stderr.splitlines()[-40:], sep="\n    ", flush=True)
-    return done.returncode == 0
+    command = [sys.executable, __file__, "--only", name]
+    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = process.communicate(timeout=CHECK_S + 5)
+    except subprocess.TimeoutExpired:
+        for one in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        out, err = process.communicate()
+        out += f"\nnot done after {CHECK_S} s"
+    lines = out.strip().splitlines() or ["it printed nothing"]
+    verdict = "FAILED" if process.returncode else "ok"
+    shown = [f"{name:24}{verdict:8}{time.monotonic() - begin:4.0f} s  {lines[-1]}"]
+    if process.returncode:
+        shown += [*lines[-40:-1], *err.splitlines()[-40:]]
+    print("\n    ".join(shown), flush=True)
+    return bool(process.returncode == 0)
 
 
 def main() -> int:
@@ -297,7 +415,12 @@ def main() -> int:
     if gpu_count() == 0 and checks is CHECKS:
         print("gpu-check: skipped, there is no NVIDIA GPU on this machine")
         return 0
-    failed = sum(not run_apart(name) for name in checks)
+    together = [name for name in checks if name not in ALONE]
+    cores = len(os.sched_getaffinity(0))
+    with concurrent.futures.ThreadPoolExecutor(max(1, cores // 4)) as pool:
+        passed = list(pool.map(run_apart, together))
+    passed += [run_apart(name) for name in checks if name in ALONE]
+    failed = passed.count(False)
     print(f"gpu-check: {failed} of {len(checks)} checks failed" if failed else "gpu-check: passed")
     return min(failed, 1)
 

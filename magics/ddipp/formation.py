@@ -14,9 +14,11 @@ from .display import has_front_end, ranks_text, say
 from .errors import DdippError, DevicesLost
 from .ranks import Ranks
 
-#: A failed collective aborts its communicators and keeps the process, at once: after an error the
-#: watchdog of NCCL groups would sleep four times that long, a minute if not set.
+#: What keeps the process, whatever NCCL's watchdog sees: a failed collective aborts its
+#: communicators, at once (it would sleep four times WAIT_TIMEOUT_DUMP first, a minute if not set),
+#: and an error of CUDA is the main thread's to raise.
 NCCL_ENVIRONMENT = {
+    "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "2",
     "TORCH_NCCL_ENABLE_MONITORING": "0",
     "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "1",

@@ -189,8 +189,17 @@ def bind_models(default_before: Any) -> None:
             continue  # its construction failed
         if model.process_group is default_before:
             model.process_group = dist.group.WORLD
+        _follow_parameters(model)
         if model.process_group in _living_groups():
             _renew_reducer(model)
+
+
+def _follow_parameters(model: Any) -> None:
+    """Let a model that was copied from another rank take its input on this rank's GPU."""
+    first = next(model.parameters(), None)
+    if first is not None and first.device.type == "cuda" and model.device_ids:
+        model.device_ids = [first.device.index]
+        model.output_device = first.device.index
 
 
 def _living_groups() -> Any:

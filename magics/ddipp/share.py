@@ -45,6 +45,8 @@ def _pickler(
         def reducer_override(self, thing: Any) -> Any:
             if torch is not None and type(thing) is torch.Tensor and _is_plain(thing):
                 return _reduce_tensor(thing)
+            if torch is not None and type(thing) is torch.device and _is_own(thing):
+                return _own_device, ()
             if wrapped is not None and isinstance(thing, wrapped.DistributedDataParallel):
                 models.append(thing)
             above = getattr(super(), "reducer_override", None)
@@ -81,6 +83,21 @@ def _is_plain(tensor: Any) -> bool:
     return dense and (tensor.is_leaf or not tensor.requires_grad)
 
 
+def _is_own(device: Any) -> bool:
+    import torch
+
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return False
+    return bool(device.index == torch.cuda.current_device())
+
+
+def _own_device() -> Any:
+    """Return the GPU of the rank on which this is unpickled."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def _reduce_tensor(tensor: Any) -> Any:
     import torch
 
@@ -108,7 +125,7 @@ def _rebuild_tensor(
         flat = torch.frombuffer(memory, dtype=torch.uint8)
     tensor = flat.view(getattr(torch, dtype)).reshape(shape)
     if device.startswith("cuda"):
-        tensor = tensor.to(torch.device("cuda", torch.cuda.current_device()))
+        tensor = tensor.to(_own_device())
     return tensor.requires_grad_(requires_grad)
 
 
