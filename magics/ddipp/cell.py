@@ -17,6 +17,7 @@ from .consequences import INTERRUPTS, is_consequence
 from .display import OutputView, ranks_text, say
 from .errors import CellFailed, CellInterrupted
 from .peers import NcclPeers, Peers
+from .ranks import is_death
 from .report import RankReport, table
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class CellRun:
         if not pending:
             return
         if new:
-            self._peers.failed(new)
+            self._peers.failed([rank for rank in new if not is_death(self._error(rank))])
             if self._interrupt_at is None:
                 self._interrupt_at = now + self._grace_s
         if self._failed_order:

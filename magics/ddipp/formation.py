@@ -14,12 +14,13 @@ from .display import has_front_end, ranks_text, say
 from .errors import DdippError, DevicesLost
 from .ranks import Ranks
 
-#: What keeps the process, whatever NCCL's watchdog sees: a failed collective aborts its
-#: communicators, at once (it would sleep four times WAIT_TIMEOUT_DUMP first, a minute if not set),
-#: and an error of CUDA is the main thread's to raise.
+#: The watchdog of NCCL groups leaves it to us what follows from an error: it would abort the
+#: collective without an interrupt, and the cell would go on with half a result. It does not end the
+#: process either, and ends itself at once (after an error it sleeps four times WAIT_TIMEOUT_DUMP, a
+#: minute if not set).
 NCCL_ENVIRONMENT = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
     "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "2",
     "TORCH_NCCL_ENABLE_MONITORING": "0",
     "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "1",
 }
@@ -224,10 +225,18 @@ def wait_until_idle(ranks: Ranks, grace_s: float) -> None:
                 f"{max(report.seconds for report in busy):.0f} s); waiting for its end, Ctrl-C "
                 "ends it"
             )
-        stuck = len(busy) < len(ranks) and any(report.waiting for report in busy)
+        # With NCCL only the number of a collective tells that a rank waits in it.
+        ended = [report.collectives for report in reports if report.state == "idle"]
+        ahead = [one.rank for one in busy if one.collectives > min(ended, default=one.collectives)]
+        stuck = bool(ended) and (any(report.waiting for report in busy) or bool(ahead))
         waits_since = (waits_since or time.monotonic()) if stuck else None
         try:
             if waits_since is not None and time.monotonic() - waits_since > grace_s:
+                # An abort with NCCL raises nothing.
+                ranks.signal(
+                    signal.SIGINT,
+                    [one.rank for one in busy if one.rank in ahead and not one.waiting],
+                )
                 ranks.cut_any(who)
             time.sleep(0.1)
         except KeyboardInterrupt:

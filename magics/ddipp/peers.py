@@ -40,7 +40,7 @@ class Peers:
         self.aborted: set[int] = set()
 
     def failed(self, ranks: Sequence[int]) -> None:
-        """Take note of ranks that have failed now; they are idle, or gone."""
+        """Take note of ranks that have failed now, and live: they are idle."""
         self._group.generations.leave(ranks)
         self._group.ranks.cut(self._group.generation, ranks)
 
@@ -82,7 +82,7 @@ class NcclPeers(Peers):
     def failed(self, ranks: Sequence[int]) -> None:
         """Let the GPUs of these ranks finish what they can."""
         limit_s = self._group.limits.grace_s
-        for rank in self._group.ranks.living(ranks):
+        for rank in ranks:
             self._settling[rank] = self._group.ranks.start(rank, rank_process.settle, limit_s)
 
     def forget(self) -> None:
