@@ -132,8 +132,8 @@ def binding() -> str:
     for rank, (current, local_rank, uuid, _) in enumerate(places):
         need(current == local_rank == rank, f"rank {rank} is on device {current}")
         need(uuid == gpu_uuids()[wish[rank]], f"rank {rank} is on {uuid}")
-    if not any(contexts):
-        return f"GPUs {wish}; the driver does not show who has a context on them"
+    if not any(pid in pids for *_, pid in places for pids in contexts):
+        return f"GPUs {wish}; the driver does not show our contexts"  # every rank has one
     for rank, (*_, pid) in enumerate(places):
         gpus = [gpu for gpu, pids in enumerate(contexts) if pid in pids]
         need(

@@ -102,6 +102,8 @@ def abort_without_plugin() -> None:
 
     import _ddipp_engine as host
 
+    from . import rank
+
     event = host.cut_event()
 
     def serve() -> None:
@@ -111,6 +113,7 @@ def abort_without_plugin() -> None:
             dist: Any = sys.modules["torch.distributed"]
             abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
             if abort is not None and dist.is_initialized():
+                rank.remember_group()
                 abort()
 
     _fallback = threading.Thread(target=serve, name="ddipp-abort", daemon=True)

@@ -271,17 +271,24 @@ def leave_group() -> list[tuple[str, list[int], str]]:
     list of tuple
         Name, global ranks and backend of the groups apart from the default one that this rank held.
     """
-    global _held, _default_before, _group_count
     dist: Any = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_initialized():
-        torch_plugin, _ = plugin.load()
-        # Should a generation fail while it forms, what the user holds is of the one before.
-        if not _held:
-            _held = held.remember_groups(torch_plugin)
-            _default_before = dist.group.WORLD
-            _group_count = held.group_count()
+        remember_group()
         _leave(dist)
     return [one.description() for one in _held if not one.is_default]
+
+
+def remember_group() -> None:
+    """Note what the user holds of the group, which is about to end."""
+    import torch.distributed as dist
+
+    global _held, _default_before, _group_count
+    # Should a generation fail while it forms, what the user holds is of the one before.
+    if not _held:
+        torch_plugin, _ = plugin.load()
+        _held = held.remember_groups(torch_plugin)
+        _default_before = dist.group.WORLD
+        _group_count = held.group_count()
 
 
 def _leave(dist: Any) -> None:

@@ -156,3 +156,14 @@ def test_a_rank_without_its_gpu_is_named_and_renewed(cpu_group):
     cpu_group.run("dist.barrier()\nassert ('kept' in globals()) == (rank == 0)")
     with pytest.raises(DdippError, match="all ranks can go on"):
         cpu_group.renew()
+
+
+def test_models_go_on_though_their_group_was_ended_from_beside(cpu_group):
+    """As the thread does that aborts without the plug-in."""
+    cpu_group.run(
+        "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
+        "import ddipp.rank\nddipp.rank.remember_group()\ndist.destroy_process_group()"
+    )
+    cpu_group.form()
+    cpu_group.run("model(torch.ones(1, 2) * rank).sum().backward()")
+    cpu_group.run("assert model.module.weight.grad.tolist() == [[0.5, 0.5]]")

@@ -70,3 +70,20 @@ def test_services_start_what_exists(kind: str):
             [analyze, "verify", f"--{kind}", path], capture_output=True, text=True
         )
         assert "ddipp" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "entry"),
+    [("libddipp_engine_host.so", "PyInit_"), ("libddipp_torch.so", "ddipp_torch_")],
+)
+def test_a_library_in_the_user_s_process_shows_its_entry_points_only(library, entry):
+    """A second copy of the C++ library that is seen there makes ``import torch`` abort."""
+    path = Path(sys.prefix) / "lib" / "ddipp" / library
+    if not path.exists():
+        pytest.skip("built without torch")
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True
+    ).stdout
+    names = [line.split()[-1] for line in listed.splitlines()]
+    assert names
+    assert [name for name in names if not name.startswith(entry)] == []
