@@ -167,3 +167,26 @@ def test_models_go_on_though_their_group_was_ended_from_beside(cpu_group):
     cpu_group.form()
     cpu_group.run("model(torch.ones(1, 2) * rank).sum().backward()")
     cpu_group.run("assert model.module.weight.grad.tolist() == [[0.5, 0.5]]")
+
+
+def test_a_gpu_that_is_the_source_s_own_becomes_the_target_s_own(cpu_group):
+    """What ``%dipsync`` copies names its GPU; there is none here, so CUDA's answers are stood in."""
+    cpu_group.run(
+        "import io, pickle\n"
+        "from unittest import mock\n"
+        "from types import SimpleNamespace\n"
+        "from ddipp import held, share\n"
+        "file = io.BytesIO()\n"
+        "devices = torch.device('cuda', 1), torch.device('cuda', 0), torch.device('cpu')\n"
+        "with mock.patch.multiple(torch.cuda, is_initialized=lambda: True,\n"
+        "                         current_device=lambda: 1):\n"
+        "    share._pickler(file, [], [], False).dump(devices)\n"
+        "with mock.patch.object(torch.cuda, 'current_device', lambda: 3):\n"
+        "    names = [str(one) for one in pickle.loads(file.getvalue())]\n"
+        "assert names == ['cuda:3', 'cuda:0', 'cpu'], names\n"
+        "parameter = SimpleNamespace(device=torch.device('cuda', 3))\n"
+        "model = SimpleNamespace(parameters=lambda: iter([parameter]), device_ids=[1],\n"
+        "                        output_device=1)\n"
+        "held._follow_parameters(model)\n"
+        "assert (model.device_ids, model.output_device) == ([3], 3)"
+    )
