@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .consequences import INTERRUPTS, is_consequence
@@ -300,7 +300,7 @@ def summarize(
     errors: dict[int, Exception],
     reports: Sequence[RankReport],
     interrupted: bool,
-    aborted: Collection[int] = (),
+    aborted: Mapping[int, int] | None = None,
 ) -> str:
     """Say in one line what happened on which rank.
 
@@ -312,9 +312,10 @@ def summarize(
         Of all ranks, taken after the cell.
     interrupted : bool
         Whether the user asked for it.
-    aborted : collection of int
-        Ranks that an interrupt has told of the abort of their collective.
+    aborted : mapping of int to int, optional
+        Ranks that an interrupt has told of the abort of their collective; its number, or 0.
     """
+    aborted = aborted or {}
     if interrupted:
         return (
             f"interrupted; {ranks_text(list(errors))} of {len(reports)} stopped, all variables kept"
@@ -338,8 +339,12 @@ def summarize(
         parts.append(f"{ranks_text(same)} too")
     calls: dict[str, list[int]] = {}
     for rank in stopped:
-        in_python = _name(errors[rank]) in INTERRUPTS and rank not in aborted
-        calls.setdefault("" if in_python else reports[rank].call, []).append(rank)
+        call = reports[rank].call
+        if aborted.get(rank, 0) not in (0, reports[rank].number):
+            call = f"collective #{aborted[rank]}"  # others were queued behind it
+        elif _name(errors[rank]) in INTERRUPTS and rank not in aborted:
+            call = ""
+        calls.setdefault(call, []).append(rank)
     for call, ranks in calls.items():
         doing = f"aborted in {call}" if call else "stopped"
         parts.append(f"{ranks_text(ranks)} {doing} because rank {first} {because}")

@@ -26,8 +26,9 @@ class Peers:
 
     Attributes
     ----------
-    aborted : set of int
-        Ranks that were taken out of a collective and notice it only by an interrupt.
+    aborted : dict of int to int
+        Ranks that were taken out of a collective and notice it only by an interrupt; its number,
+        0 where it is not known.
     """
 
     #: Between an interrupt and the end of the collectives that ranks wait in then, in seconds.
@@ -37,7 +38,7 @@ class Peers:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._next_look = 0.0
-        self.aborted: set[int] = set()
+        self.aborted: dict[int, int] = {}
 
     def failed(self, ranks: Sequence[int]) -> None:
         """Take note of ranks that have failed now, and live: they are idle."""
@@ -105,6 +106,7 @@ class NcclPeers(Peers):
             for rank in pending
             if reports[rank].collectives > begun and rank not in self.aborted
         ]
-        self.aborted.update(doomed)
+        known = all(reports[rank].state != "dead" for rank in failed)
+        self.aborted |= dict.fromkeys(doomed, begun + 1 if known else 0)
         self._group.signal(signal.SIGINT, doomed)  # first: it waits for Python to go on
         self._group.cut(doomed)

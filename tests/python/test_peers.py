@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ddipp import CellFailed, CellInterrupted, DdippError, Group
+from ddipp.cell import summarize
 from ddipp.errors import DevicesLost
 from ddipp.peers import NcclPeers
 from ddipp.report import RankReport
@@ -73,7 +74,7 @@ def test_peers_are_aborted_once_the_failed_rank_has_settled():
     group.collectives[2] = 6
     peers.free([0, 2], [1])
     assert group.done[-1] == ("cut", [2])
-    assert peers.aborted == {0, 2}
+    assert peers.aborted == {0: 6, 2: 6}
     peers.forget()
     assert group.done[-1] == ("forget", 1)
 
@@ -95,6 +96,29 @@ def test_peers_of_a_dead_rank_are_aborted_at_once():
     peers.failed([])
     peers.free([0], [1])
     assert group.done == [(signal.SIGINT, [0]), ("cut", [0])]
+    assert peers.aborted == {0: 0}
+
+
+def test_the_collective_that_was_waited_for_is_named_not_the_last_one_queued():
+    class ValueErrorThere(Exception):
+        ename, evalue = "ValueError", ""
+
+    class Interrupt(Exception):
+        ename, evalue = "KeyboardInterrupt", ""
+
+    reports = [
+        RankReport(0, "idle", collective="all_reduce", number=9),
+        RankReport(1, "idle", collective="all_reduce", number=5),
+    ]
+    errors: dict[int, Exception] = {1: ValueErrorThere(), 0: Interrupt()}
+    ending = " because rank 1 raised ValueError"
+    for aborted, said in [
+        ({0: 6}, "rank 0 aborted in collective #6"),
+        ({0: 9}, "rank 0 aborted in all_reduce #9"),
+        ({0: 0}, "rank 0 aborted in all_reduce #9"),
+        ({}, "rank 0 stopped"),
+    ]:
+        assert summarize(errors, reports, False, aborted).endswith(said + ending)
 
 
 # --- on ranks ------------------------------------------------------------------------------------
@@ -170,7 +194,7 @@ def test_models_go_on_though_their_group_was_ended_from_beside(cpu_group):
 
 
 def test_a_gpu_that_is_the_source_s_own_becomes_the_target_s_own(cpu_group):
-    """What ``%dipsync`` copies names its GPU; there is none here, so CUDA's answers are stood in."""
+    """What ``%dipsync`` copies names its GPU. There is none here: CUDA's answers are stood in."""
     cpu_group.run(
         "import io, pickle\n"
         "from unittest import mock\n"
