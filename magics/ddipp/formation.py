@@ -62,9 +62,9 @@ def form_generation(
         rank: fact["gpu_problem"] for rank, fact in enumerate(facts) if fact["gpu_problem"]
     }:
         raise DevicesLost(causes)
-    environments = _environments(facts, backend)
+    each = environments(facts, backend)
     if not all(fact["torch"] for fact in facts):
-        ranks.apply_each(rank_process.set_environment, environments)
+        ranks.apply_each(rank_process.set_environment, each)
         _import_torch(ranks)
     one_host = len({fact["host"] for fact in facts}) == 1
     host = "127.0.0.1" if one_host else facts[0]["address"]
@@ -74,13 +74,13 @@ def form_generation(
     place = (world_size, host, port, generation, backend, timeout_s, others)
     return ranks.apply_each(
         rank_side.form_group,
-        [(rank, *place, *environment) for rank, environment in enumerate(environments)],
+        [(rank, *place, *environment) for rank, environment in enumerate(each)],
         timeout_s + 10,
         lambda: ranks.cut(generation, range(world_size)),
     )
 
 
-def _environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[Any, ...]]:
+def environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[Any, ...]]:
     """Return what torchrun would set on each rank, and a fair share of threads."""
     hosts = [fact["host"] for fact in facts]
     environments: list[tuple[Any, ...]] = []

@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import Cluster
+from ddipp.formation import environments
 from ddipp.launchers import engine_environment
+from ddipp.rank_process import set_environment
 from ddipp.ranks import Ranks
 from ddipp.report import table
 
@@ -74,12 +77,19 @@ def test_gpus_are_counted_and_named_by_uuid(driver: Path):
 
 def test_ranks_see_the_gpus_of_their_group_in_rank_order(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ddipp.launchers.gpu_uuids", lambda: ["GPU-a", "GPU-b", "GPU-c"])
-    monkeypatch.setenv("TORCH_NCCL_ENABLE_MONITORING", "1")
-    environment = engine_environment([2, 0])
-    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-c,GPU-a"
-    assert environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "2"
-    assert "TORCH_NCCL_ENABLE_MONITORING" not in environment  # the user's stays
+    assert engine_environment([2, 0]) == {"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-a"}
     assert engine_environment(None) == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_the_watchdog_of_nccl_keeps_still_unless_the_user_wants_it():
+    facts = [{"host": "here", "cores": 4, "interface": ""}] * 2
+    with mock.patch.dict(os.environ, {"TORCH_NCCL_ENABLE_MONITORING": "1"}, clear=True):
+        for values, defaults in environments(facts, "nccl"):
+            set_environment(values, defaults)
+        assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
+        assert os.environ["TORCH_NCCL_ENABLE_MONITORING"] == "1"
+    _, defaults = environments(facts, "gloo")[0]
+    assert not any("NCCL" in name for name in defaults)
 
 
 def test_reports_have_the_figures_of_each_ranks_gpu(driver: Path, cluster: Cluster):
