@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .consequences import INTERRUPTS, is_consequence
 from .display import OutputView, ranks_text, say
 from .errors import CellFailed, CellInterrupted
+from .interrupts import Interrupts
 from .peers import NcclPeers, Peers
 from .ranks import is_death
 from .report import RankReport, table
@@ -37,6 +38,8 @@ class CellRun:
         The cell.
     view : OutputView
         Shows the output.
+    interrupts : Interrupts
+        In whose ``with`` block this is made and waits.
     ranks : sequence of int, optional
         Where it runs; on all when not given.
     timeout_s : float, optional
@@ -52,15 +55,18 @@ class CellRun:
         group: Group,
         code: str,
         view: OutputView,
+        interrupts: Interrupts,
         ranks: Sequence[int] | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self._group = group
+        self._pressed = interrupts
         self._view = view
         self._grace_s = group.limits.grace_s
         self._peers = NcclPeers(group) if group.backend == "nccl" else Peers(group)
         # None wakes the loop: a rank is done.
         self._messages: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        interrupts.wake = lambda: self._messages.put(None)
         self._hang_watch = HangWatch(group)
         self._failed_order: list[int] = []
         self._interrupts = 0
@@ -123,13 +129,12 @@ class CellRun:
             When a rank failed. CellInterrupted when the user interrupted the cell.
         """
         while self._pending() and self._interrupts < self._GIVE_UP_AFTER:
-            try:
-                self._show_output(self._POLL_S)
-                self._free_peers_of_failed_ranks()
-                self._hang_watch.look()
-                self._mind_the_time()
-            except KeyboardInterrupt:
+            self._show_output(self._POLL_S)
+            if self._pressed.take():
                 self._on_interrupt()
+            self._free_peers_of_failed_ranks()
+            self._hang_watch.look()
+            self._mind_the_time()
         done = [result for result in self._results.values() if result.ready()]
         for result in done:
             result.wait_for_output(1)

@@ -12,7 +12,9 @@ from . import rank as rank_side
 from . import rank_process
 from .display import has_front_end, ranks_text, say
 from .errors import DdippError, DevicesLost
+from .interrupts import Interrupts
 from .ranks import Ranks
+from .report import RankReport
 
 #: The watchdog of NCCL groups leaves it to us what follows from an error: it would abort the
 #: collective without an interrupt, and the cell would go on with half a result. It does not end the
@@ -210,39 +212,47 @@ def wait_until_idle(ranks: Ranks, grace_s: float) -> None:
         How long a rank may wait in a collective for one that has ended, in seconds.
     """
     told = False
-    interrupts = 0
+    tried = 0
     waits_since: float | None = None
-    while True:
-        reports = ranks.reports(stack=False)
-        busy = [report for report in reports if report.state == "busy"]
-        if not busy:
-            return
-        who = [report.rank for report in busy]
-        if not told:
-            told = True
-            say(
-                f"{ranks_text(who)} still run a cell ({busy[0].title or 'unknown'}, since "
-                f"{max(report.seconds for report in busy):.0f} s); waiting for its end, Ctrl-C "
-                "ends it"
-            )
-        # With NCCL only the number of a collective tells that a rank waits in it.
-        ended = [report.collectives for report in reports if report.state == "idle"]
-        ahead = [one.rank for one in busy if one.collectives > min(ended, default=one.collectives)]
-        stuck = bool(ended) and (any(report.waiting for report in busy) or bool(ahead))
-        waits_since = (waits_since or time.monotonic()) if stuck else None
-        try:
+    with Interrupts() as interrupts:
+        while True:
+            reports = ranks.reports(stack=False)
+            busy = [report for report in reports if report.state == "busy"]
+            if not busy:
+                return
+            who = [report.rank for report in busy]
+            if not told:
+                told = True
+                say(
+                    f"{ranks_text(who)} still run a cell ({busy[0].title or 'unknown'}, since "
+                    f"{max(report.seconds for report in busy):.0f} s); waiting for its end, Ctrl-C "
+                    "ends it"
+                )
+            stuck = _wait_for_ended(reports)
+            waits_since = (waits_since or time.monotonic()) if stuck else None
             if waits_since is not None and time.monotonic() - waits_since > grace_s:
                 # An abort with NCCL raises nothing.
-                ranks.signal(
-                    signal.SIGINT,
-                    [one.rank for one in busy if one.rank in ahead and not one.waiting],
-                )
+                quiet = [rank for rank in stuck if not reports[rank].waiting]
+                ranks.signal(signal.SIGINT, quiet)
+                ranks.cut_any(who)
+            if interrupts.take():
+                tried += 1
+                if tried > 2:
+                    raise DdippError(f"{ranks_text(who)} did not react to interrupts")
+                ranks.signal(signal.SIGINT, who)
+                time.sleep(0.15)
                 ranks.cut_any(who)
             time.sleep(0.1)
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts > 2:
-                raise DdippError(f"{ranks_text(who)} did not react to interrupts") from None
-            ranks.signal(signal.SIGINT, who)
-            time.sleep(0.15)
-            ranks.cut_any(who)
+
+
+def _wait_for_ended(reports: Sequence[RankReport]) -> list[int]:
+    """Return the ranks that are in a collective though another one has ended its cell.
+
+    With NCCL only the number of a collective tells.
+    """
+    ended = [report.collectives for report in reports if report.state == "idle"]
+    return [
+        report.rank
+        for report in reports
+        if ended and report.state == "busy" and (report.waiting or report.collectives > min(ended))
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal as signals
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -191,6 +192,11 @@ class Generations:
         self._without_app.update(back)
         self._free_busy_ranks(self._cut_off - set(back))
         self._cut_off.clear()
+
+    def end_cells(self) -> None:
+        """End what ranks still run, of a cell that nobody waits for any more."""
+        with contextlib.suppress(DdippError):  # they are given up then
+            self._free_busy_ranks(range(len(self._ranks)))
 
     def _free_busy_ranks(self, ranks: Collection[int]) -> None:
         """End what ranks still do that only their network had lost: the cell that has failed."""

@@ -17,6 +17,7 @@ from .display import OutputView, kernel_restarts
 from .errors import CellFailed, DdippError
 from .formation import connect_client, in_host_order, wait_until_idle
 from .generations import Generations, Limits
+from .interrupts import Interrupts
 from .ranks import Ranks, is_death
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables, spread
@@ -327,12 +328,14 @@ class Group:
         self.generations.make_ready()
         view = OutputView(see, self.world_size, quiet)
         try:
-            CellRun(self, code, view, ranks, timeout_s).wait()
+            with Interrupts() as interrupts:
+                CellRun(self, code, view, interrupts, ranks, timeout_s).wait()
         except CellFailed as failure:
             dead = [rank for rank, error in failure.errors.items() if is_death(error)]
             self.generations.recover(dead)
             raise
         except BaseException:
+            self.generations.end_cells()
             self.generations.recover()
             raise
         if self.backend == "nccl":

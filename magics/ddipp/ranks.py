@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import rank_process
+from .interrupts import Interrupts
 from .report import RankReport
 
 
@@ -172,24 +173,24 @@ class Ranks:
         error: BaseException | None = None
         begin = time.monotonic()
         freed_at = None
-        while not all(result.ready() for result in results):
-            try:
+        with Interrupts() as interrupts:
+            while not all(result.ready() for result in results):
                 concurrent.futures.wait(
                     results, 0.05, return_when=concurrent.futures.FIRST_EXCEPTION
                 )
-            except KeyboardInterrupt as interrupt:
-                error = interrupt
-            now = time.monotonic()
-            failed = error is not None or any(
-                result.ready() and not result.successful() for result in results
-            )
-            late = timeout_s is not None and now - begin > timeout_s
-            if not failed and not late:
-                continue
-            if free_others is None or (freed_at is not None and now - freed_at > 5):
-                break
-            freed_at = freed_at or now
-            free_others()
+                if interrupts.take():
+                    error = KeyboardInterrupt()
+                now = time.monotonic()
+                failed = error is not None or any(
+                    result.ready() and not result.successful() for result in results
+                )
+                late = timeout_s is not None and now - begin > timeout_s
+                if not failed and not late:
+                    continue
+                if free_others is None or (freed_at is not None and now - freed_at > 5):
+                    break
+                freed_at = freed_at or now
+                free_others()
         return self._gather(results, error, timeout_s)
 
     def _gather(
