@@ -129,6 +129,7 @@ class Generations:
             self.broken = set(error.ranks)
             raise
         self._formed = True
+        self.broken.clear()
         self._ranks.know_gpus([fact["gpu"] for fact in formed])
         self._start_app()
         if self.number == 1:
@@ -325,7 +326,6 @@ class Generations:
                 "start all of it again with -r"
             )
         self.abandoned -= set(chosen)
-        self.broken -= set(chosen)
         self.form()
         word = "its" if len(chosen) == 1 else "their"
         say(f"{ranks_text(chosen)} started again, without {word} variables; the group works")

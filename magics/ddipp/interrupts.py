@@ -51,7 +51,7 @@ class Interrupts:
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        # None stands for a handler that was not set from Python.
-        signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
+        unknown = self._before is None  # it was not set from Python
+        signal.signal(signal.SIGINT, signal.default_int_handler if unknown else self._before)
         if kind is None and self.take():
             raise KeyboardInterrupt
