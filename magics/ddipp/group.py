@@ -246,7 +246,7 @@ class Group:
     def _at_exit(self) -> None:
         if kernel_restarts():
             self.leave_running()
-        else:
+        elif self._cluster is not None or not self.client._closed:
             self.shutdown()
 
     def _may_restart(self, rank: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -497,6 +499,20 @@ def test_stacks_keep_what_is_the_users():
 
 
 # --- a group on engines that run already --------------------------------------------------------
+
+
+def test_a_process_ends_quietly_that_has_closed_the_client_of_its_group(cluster):
+    cluster.start_controller()
+    cluster.start_engine()
+    code = (
+        "import sys, ipyparallel\nfrom ddipp import Group\n"
+        "client = ipyparallel.Client(sys.argv[1], timeout=30)\n"
+        "client.wait_for_engines(1, timeout=30, interactive=False)\n"
+        "group = Group.attach(client)\nclient.close()"
+    )
+    file = str(cluster.connection_file("client"))
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_group_takes_engines_that_run_already_in_any_order(cluster, capsys):
