@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import rank_process
+from .report import RankReport
 
 if TYPE_CHECKING:
     from .group import Group
@@ -55,14 +56,19 @@ class Peers:
             return
         self._next_look = now + self._PERIOD_S
         reports = self._group.ranks.reports(stack=False)
-        begun = min(reports[rank].collectives for rank in failed)
-        self._group.cut(
-            [
-                rank
-                for rank in pending
-                if reports[rank].waiting and reports[rank].collectives > begun
-            ]
-        )
+        begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
+        ahead = [rank for rank in pending if reports[rank].collectives > begun]
+        self._free(ahead, failed, begun, reports)
+
+    def _free(
+        self,
+        ahead: Sequence[int],
+        failed: Sequence[int],
+        begun: int,
+        reports: Sequence[RankReport],
+    ) -> None:
+        """End the wait of ranks that are in a collective after number `begun`, if they wait."""
+        self._group.cut([rank for rank in ahead if reports[rank].waiting])
 
 
 class NcclPeers(Peers):
@@ -90,22 +96,18 @@ class NcclPeers(Peers):
         """Let go of the answers of ranks."""
         self._group.ranks.forget([one for one in self._settling.values() if one.ready()])
 
-    def free(self, pending: Sequence[int], failed: Sequence[int]) -> None:
+    def _free(
+        self,
+        ahead: Sequence[int],
+        failed: Sequence[int],
+        begun: int,
+        reports: Sequence[RankReport],
+    ) -> None:
         """Abort what can't succeed, once all that can has."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + self._PERIOD_S
-        reports = self._group.ranks.reports(stack=False)
-        begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
         behind = [rank for rank in failed if reports[rank].collectives == begun]
         if not all(self._settling[rank].ready() for rank in behind if rank in self._settling):
             return
-        doomed = [
-            rank
-            for rank in pending
-            if reports[rank].collectives > begun and rank not in self.aborted
-        ]
+        doomed = [rank for rank in ahead if rank not in self.aborted]
         known = all(reports[rank].state != "dead" for rank in failed)
         self.aborted |= dict.fromkeys(doomed, begun + 1 if known else 0)
         self._group.signal(signal.SIGINT, doomed)  # first: it waits for Python to go on

@@ -9,7 +9,8 @@ import threading
 import time
 
 import pytest
-from ddipp import CellFailed, Group
+from ddipp import CellFailed, CellInterrupted, Group
+from ddipp.cell import CellRun
 from ddipp.interrupts import Interrupts
 
 SEED = 20
@@ -82,6 +83,26 @@ def test_what_a_cell_that_nobody_waits_for_left_running_is_ended(monkeypatch):
             return start(rank, code)
 
         monkeypatch.setattr(group.ranks, "execute", fail_the_second_time)
+        begin = time.monotonic()
         with pytest.raises(OSError):
-            group.run("dist.barrier()")  # rank 0 waits for rank 1, where it was never started
+            group.run("import time\ntime.sleep(60)")  # it was started on rank 0 only
+        group.run("dist.barrier()")
+        assert time.monotonic() - begin < 10
+
+
+def test_ctrl_c_between_two_looks_at_the_ranks_is_an_interrupt_of_the_cell(monkeypatch):
+    look = CellRun._pending
+    pressed = []
+
+    def press_once(run):
+        if not pressed:
+            pressed.append(1)
+            press()
+        return look(run)
+
+    with Group.start(ranks=2) as group:
+        group.run("x = torch.ones(1)\npairs = [dist.new_group([0, 1]) for _ in range(2)]")
+        monkeypatch.setattr(CellRun, "_pending", press_once)
+        with pytest.raises(CellInterrupted):
+            group.run("dist.all_reduce(x, group=pairs[rank])")
         group.run("dist.barrier()")

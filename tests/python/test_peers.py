@@ -155,8 +155,10 @@ def test_an_interrupt_takes_peers_out_of_their_collective(as_nccl):
 
 
 def test_ranks_that_were_in_no_more_than_the_others_are_whole(cpu_group):
-    cpu_group.run("dist.barrier()\ndist.barrier()")
+    cpu_group.run("alone = dist.new_group([1])\ndist.barrier()")
     assert cpu_group.generations._settle() == [0, 1]
+    cpu_group.run("if rank == 1: dist.all_reduce(torch.ones(1), group=alone)")
+    assert cpu_group.generations._settle() == [0]
 
 
 def test_a_rank_without_its_gpu_is_named_and_renewed(cpu_group):
