@@ -1,9 +1,9 @@
 // What the engine holds of the current process group, so that a rank that waits in a collective can
 // be freed from outside Python, and can say what it waits for.
 //
-// Gloo has no abort of its own: with its sockets shut down the collective fails at once. NCCL has
-// one, which the torch plug-in reaches; where the plug-in can't be used, a thread of Python's waits
-// for cut_event().
+// Gloo has no abort of its own: its waits are ended one by one, and with its sockets shut down
+// peers fail at once too. NCCL has one, which the torch plug-in reaches; where the plug-in can't be
+// used, a thread of Python's waits for cut_event().
 #pragma once
 
 #include <mutex>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/ddp/report.h"
+#include "engine/host/gloo_waits.hpp"
 #include "protocol/net/unique_fd.hpp"
 
 namespace ddipp::engine {
@@ -31,6 +32,7 @@ class GroupGuard {
     const std::lock_guard lock(mutex_);
     generation_ = generation;
     connections_.clear();
+    gloo_waits::allow();
   }
 
   int generation() const {
@@ -56,6 +58,7 @@ class GroupGuard {
     const std::lock_guard lock(mutex_);
     if (generation != generation_) return 0;
     if (abort_ != nullptr) abort_(generation);
+    gloo_waits::abort();
     net::raise_event(cut_event_.get());
     std::size_t count = 0;
     for (const auto& connection : connections_) {

@@ -215,6 +215,16 @@ PyObject* guard_sockets(PyObject*, PyObject* args) {
   return none();
 }
 
+PyObject* guard_gloo(PyObject*, PyObject*) {
+  const std::string problem = gloo_waits::install();
+  return PyUnicode_FromStringAndSize(problem.data(), static_cast<Py_ssize_t>(problem.size()));
+}
+
+PyObject* allow_waits(PyObject*, PyObject*) {
+  gloo_waits::allow();
+  return none();
+}
+
 PyObject* set_torch_plugin(PyObject*, PyObject* args) {
   unsigned long long abort = 0, report = 0;
   if (PyArg_ParseTuple(args, "KK", &abort, &report) == 0) return nullptr;
@@ -376,6 +386,10 @@ PyMethodDef methods[] = {
      "begin_generation(generation): no connection of it is known yet."},
     {"guard_sockets", guard_sockets, METH_VARARGS,
      "guard_sockets(fds): connections of this generation that a cut request may shut down."},
+    {"guard_gloo", guard_gloo, METH_NOARGS,
+     "Let a cut request end waits of Gloo; returns '' or why it can't, once torch is loaded."},
+    {"allow_waits", allow_waits, METH_NOARGS,
+     "Let Gloo wait again: a group that is not of a generation begins."},
     {"set_torch_plugin", set_torch_plugin, METH_VARARGS,
      "set_torch_plugin(abort, report): addresses of the plug-in's C functions."},
     {"cut_sockets", cut_sockets, METH_VARARGS,

@@ -18,7 +18,8 @@ class Peers:
     """What is done for the peers of ranks that failed in a cell, with Gloo.
 
     The closed connections of the failed rank end the wait of its neighbours, and theirs that of the
-    next, one after the other; so those that wait are cut off too. Their collective raises.
+    next, one after the other; so those that wait are cut off too. Their collective raises. Which
+    rank a send or recv waits for is not known, so it may go on for a moment.
 
     Parameters
     ----------
@@ -34,11 +35,14 @@ class Peers:
 
     #: Between an interrupt and the end of the collectives that ranks wait in then, in seconds.
     CUT_AFTER_S = 0.15
+    #: What a send or recv may take after the failure of a rank, in seconds.
+    BETWEEN_TWO_S = 1.0
     _PERIOD_S = 0.2
 
     def __init__(self, group: Group) -> None:
         self._group = group
         self._next_look = 0.0
+        self._since: float | None = None
         self.aborted: dict[int, int] = {}
 
     def failed(self, ranks: Sequence[int]) -> None:
@@ -55,9 +59,15 @@ class Peers:
         if now < self._next_look:
             return
         self._next_look = now + self._PERIOD_S
+        self._since = self._since or now
         reports = self._group.ranks.reports(stack=False)
         begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
-        ahead = [rank for rank in pending if reports[rank].collectives > begun]
+        late = now - self._since > self.BETWEEN_TWO_S
+        ahead = [
+            rank
+            for rank in pending
+            if reports[rank].collectives > begun or (late and reports[rank].between_two)
+        ]
         self._free(ahead, failed, begun, reports)
 
     def _free(

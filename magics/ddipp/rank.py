@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,8 @@ def _guard_groups_made_later() -> None:
     @functools.wraps(make)
     def make_guarded(*args: Any, **kwargs: Any) -> Any:
         backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
+        if not c10d.is_initialized():
+            _allow_waits()  # of a group that the user makes after ours has ended
         with _guarding_new_sockets(backend):
             made = make(*args, **kwargs)
         torch_plugin, _ = plugin.load()
@@ -142,6 +145,13 @@ def _guard_groups_made_later() -> None:
         return made
 
     c10d._new_process_group_helper = make_guarded
+
+
+def _allow_waits() -> None:
+    with contextlib.suppress(ImportError):
+        import _ddipp_engine as host
+
+        host.allow_waits()
 
 
 def form_group(
@@ -241,6 +251,8 @@ def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backe
 
         host.begin_generation(generation)
         host.guard_sockets(_store_sockets)
+        if problem := host.guard_gloo():
+            host.log(logging.WARNING, f"a collective of Gloo can't always be ended: {problem}")
     if torch_plugin is not None:
         torch_plugin.begin(generation)
     elif backend == "nccl":

@@ -101,6 +101,11 @@ class RankReport:
         """The collective as users know it: ``"all_reduce #118"``."""
         return f"{self.collective} #{self.number}" if self.number else self.collective
 
+    @property
+    def between_two(self) -> bool:
+        """Whether it waits in a send or recv."""
+        return self.waiting and not self.number
+
 
 def parse_stack(text: str) -> list[str]:
     """Read what ``faulthandler`` has written and keep the user's part of it.

@@ -19,7 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance(colors="NoColor")
 for cell in json.load(sys.stdin):
     result = shell.run_cell(cell)
-    if "1 / 0" not in cell:
+    if not any(fault in cell for fault in ("1 / 0", "SIGKILL")):
         result.raise_error()
 print("RESULT " + json.dumps(shell.user_ns.get("results")))
 """
@@ -79,6 +79,28 @@ reported = None
 """
 
 
+def run_cells(
+    python: Path, folder: Path, cells: list[str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run cells, and end the group."""
+    done = subprocess.run(
+        [python, "-c", DRIVER],
+        input=json.dumps([*cells, "%makedip -k"]),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, "IPYTHONDIR": str(folder)},
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> Any:
+    """Return what a cell has called ``results``."""
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return json.loads(line.removeprefix("RESULT "))
+
+
 def results_of(python: Path, folder: Path, ranks: int, code: str) -> list[dict[str, Any]]:
     """Return score, steps and the sum of the weights of each rank, after a fault and training."""
     cells = [
@@ -95,18 +117,25 @@ def results_of(python: Path, folder: Path, ranks: int, code: str) -> list[dict[s
             "results.append(dict(score=score, steps=steps, reported=reported,"
             " weights=weights.double().sum().item()))",
         ]
-    done = subprocess.run(
-        [python, "-c", DRIVER],
-        input=json.dumps([*cells, "%makedip -k"]),
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env={**os.environ, "IPYTHONDIR": str(folder)},
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    done = run_cells(python, folder, cells, timeout_s=170)
     assert "ZeroDivisionError" in done.stdout
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return list(json.loads(line.removeprefix("RESULT ")))
+    return list(result_of(done))
+
+
+#: Gloo would let rank 0 wait for half an hour.
+DEATH = """%%dip
+import os, signal, threading
+large, kept = torch.zeros(40_000_000), rank + 10
+if rank == 1: threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+while True: dist.broadcast(large, 0)
+"""
+
+
+def test_a_death_in_the_middle_of_a_large_message(tmp_path: Path, ddipp_for_fastai_v1: Path):
+    cells = ["%load_ext ddipp", "%makedip -n 2 -a fastai_v1", DEATH, "%dipull kept"]
+    done = run_cells(ddipp_for_fastai_v1, tmp_path, [*cells, "results = kept"], timeout_s=60)
+    assert "rank 1 died: it was killed by signal 9" in done.stdout
+    assert result_of(done) == 10
 
 
 @pytest.mark.parametrize(("code", "least"), [(TRAIN, 0.88), (TABLE, 0.9)], ids=["images", "table"])

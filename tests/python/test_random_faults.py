@@ -28,6 +28,7 @@ torch.manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
 model = torch.nn.parallel.DistributedDataParallel(net)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+large = torch.zeros(4_000_000)
 kept, steps, fault, number = rank + 10, 0, None, -1
 
 def at(place):
@@ -60,6 +61,8 @@ def train(count):
         at("after backward")
         if number % 3 == 0:
             dist.all_reduce(loss.detach())
+        elif number % 3 == 1:
+            dist.broadcast(large, number % world_size)
         at("after all_reduce")
         optimizer.step()
         steps += 1

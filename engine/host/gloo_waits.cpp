@@ -1,0 +1,194 @@
+#include "engine/host/gloo_waits.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <dlfcn.h>
+#include <link.h>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <stdexcept>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+namespace ddipp::engine::gloo_waits {
+namespace {
+
+// bool UnboundBuffer::waitRecv(int* rank, std::chrono::milliseconds timeout), and waitSend.
+using Wait = bool (*)(void* buffer, int* rank, std::chrono::milliseconds timeout);
+// void UnboundBuffer::abortWaitRecv(), and abortWaitSend.
+using AbortWait = void (*)(void* buffer);
+
+constexpr const char* library_name = "libtorch_cpu.so";
+#define DDIPP_GLOO_BUFFER "N4gloo9transport3tcp13UnboundBuffer"
+#define DDIPP_MILLISECONDS "NSt6chrono8durationIlSt5ratioILl1ELl1000EEEE"
+constexpr const char* table_name = "_ZTV" DDIPP_GLOO_BUFFER "E";
+
+struct Direction {
+  const char* wait_name;
+  const char* abort_name;
+  Wait wait = nullptr;
+  AbortWait abort = nullptr;
+};
+
+Direction receiving{"_Z" DDIPP_GLOO_BUFFER "8waitRecvEPi" DDIPP_MILLISECONDS,
+                    "_Z" DDIPP_GLOO_BUFFER "13abortWaitRecvEv"};
+Direction sending{"_Z" DDIPP_GLOO_BUFFER "8waitSendEPi" DDIPP_MILLISECONDS,
+                  "_Z" DDIPP_GLOO_BUFFER "13abortWaitSendEv"};
+#undef DDIPP_MILLISECONDS
+#undef DDIPP_GLOO_BUFFER
+
+struct Waiting {
+  void* buffer;
+  AbortWait abort;
+  bool aborted = false;
+};
+
+class Register {
+ public:
+  void enter(Waiting& waiting) {
+    const std::lock_guard lock(mutex_);
+    if (aborted_) throw_aborted();
+    waiting_.push_back(&waiting);
+  }
+
+  void leave(const Waiting& waiting) {
+    const std::lock_guard lock(mutex_);
+    std::erase(waiting_, &waiting);
+  }
+
+  void allow() {
+    const std::lock_guard lock(mutex_);
+    aborted_ = false;
+  }
+
+  void abort() {
+    const std::lock_guard lock(mutex_);
+    aborted_ = true;
+    for (Waiting* waiting : waiting_) {
+      waiting->aborted = true;
+      waiting->abort(waiting->buffer);
+    }
+  }
+
+  [[noreturn]] static void throw_aborted() {
+    throw std::runtime_error("the collective was aborted: its group has ended");
+  }
+
+ private:
+  std::mutex mutex_;
+  bool aborted_ = false;
+  std::vector<Waiting*> waiting_;
+};
+
+Register all;
+
+bool wait(const Direction& direction, void* buffer, int* rank, std::chrono::milliseconds timeout) {
+  Waiting waiting{buffer, direction.abort};
+  all.enter(waiting);
+  const auto leave = [](Waiting* entry) { all.leave(*entry); };
+  std::unique_ptr<Waiting, decltype(leave)> entered(&waiting, leave);
+  const bool done = direction.wait(buffer, rank, timeout);
+  entered.reset();
+  if (waiting.aborted) Register::throw_aborted();
+  return done;
+}
+
+bool wait_recv(void* buffer, int* rank, std::chrono::milliseconds timeout) {
+  return wait(receiving, buffer, rank, timeout);
+}
+
+bool wait_send(void* buffer, int* rank, std::chrono::milliseconds timeout) {
+  return wait(sending, buffer, rank, timeout);
+}
+
+// --- the table ----------------------------------------------------------------------------------
+
+struct CloseLibrary {
+  void operator()(void* library) const { ::dlclose(library); }
+};
+
+bool find(void* library, Direction& direction) {
+  direction.wait = reinterpret_cast<Wait>(::dlsym(library, direction.wait_name));
+  direction.abort = reinterpret_cast<AbortWait>(::dlsym(library, direction.abort_name));
+  return direction.wait != nullptr && direction.abort != nullptr;
+}
+
+std::span<std::uintptr_t> find_table(void* library) {
+  void* const start = ::dlsym(library, table_name);
+  Dl_info info;
+  void* found = nullptr;
+  if (start == nullptr || ::dladdr1(start, &info, &found, RTLD_DL_SYMENT) == 0 ||
+      found == nullptr) {
+    return {};
+  }
+  const auto bytes = static_cast<const ElfW(Sym)*>(found)->st_size;
+  return {static_cast<std::uintptr_t*>(start), bytes / sizeof(std::uintptr_t)};
+}
+
+// A page that the dynamic linker has made read-only once it had filled it (PT_GNU_RELRO).
+struct Page {
+  std::uintptr_t size = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  std::uintptr_t start;
+  bool read_only = false;
+
+  explicit Page(std::uintptr_t address) : start(address / size * size) {
+    ::dl_iterate_phdr(
+        [](dl_phdr_info* object, std::size_t, void* data) {
+          auto& page = *static_cast<Page*>(data);
+          const std::span headers(object->dlpi_phdr, object->dlpi_phnum);
+          page.read_only |= std::ranges::any_of(headers, [&](const ElfW(Phdr) & header) {
+            const auto begin = object->dlpi_addr + header.p_vaddr;
+            return header.p_type == PT_GNU_RELRO && page.start >= begin / page.size * page.size &&
+                   page.start < (begin + header.p_memsz) / page.size * page.size;
+          });
+          return 0;
+        },
+        this);
+  }
+
+  bool protect(int access) const {
+    return ::mprotect(reinterpret_cast<void*>(start), size, access) == 0;
+  }
+};
+
+bool replace(std::uintptr_t& entry, Wait function) {
+  const Page page(reinterpret_cast<std::uintptr_t>(&entry));
+  if (page.read_only && !page.protect(PROT_READ | PROT_WRITE)) return false;
+  // Another thread may be about to call it.
+  std::atomic_ref(entry).store(reinterpret_cast<std::uintptr_t>(function));
+  return !page.read_only || page.protect(PROT_READ);
+}
+
+}  // namespace
+
+std::string install() {
+  static bool installed = false;
+  if (installed) return "";
+  const std::unique_ptr<void, CloseLibrary> library(
+      ::dlopen(library_name, RTLD_LAZY | RTLD_NOLOAD));
+  if (library == nullptr) return "torch is not loaded";
+  if (!find(library.get(), receiving) || !find(library.get(), sending)) {
+    return "this torch has no Gloo, or one that is not known";
+  }
+  const auto table = find_table(library.get());
+  const auto entry_of = [&](Wait function) {
+    return std::ranges::find(table, reinterpret_cast<std::uintptr_t>(function));
+  };
+  const auto receive = entry_of(receiving.wait), send = entry_of(sending.wait);
+  if (receive == table.end() || send == table.end()) return "this torch's Gloo is not known";
+  if (!replace(*receive, wait_recv) || !replace(*send, wait_send)) {
+    return "the memory of a library can't be written";
+  }
+  installed = true;
+  return "";
+}
+
+void allow() { all.allow(); }
+
+void abort() { all.abort(); }
+
+}  // namespace ddipp::engine::gloo_waits
