@@ -1,6 +1,7 @@
 #include "engine/ddp/collective_log.hpp"
 
 #include <ATen/record_function.h>
+#include <algorithm>
 #include <string_view>
 
 namespace ddipp::torch_plugin {
@@ -8,6 +9,7 @@ namespace ddipp::torch_plugin {
 void CollectiveLog::reset() {
   const std::lock_guard lock(mutex_);
   count_ = 0;
+  finished_at_abort_.reset();
   unfinished_.clear();
   last_.reset();
 }
@@ -39,6 +41,24 @@ std::optional<Collective> CollectiveLog::current() const {
 std::uint64_t CollectiveLog::count() const {
   const std::lock_guard lock(mutex_);
   return count_;
+}
+
+void CollectiveLog::note_abort() {
+  const std::lock_guard lock(mutex_);
+  if (!finished_at_abort_) finished_at_abort_ = finished_now();
+}
+
+std::uint64_t CollectiveLog::finished() const {
+  const std::lock_guard lock(mutex_);
+  return finished_at_abort_.value_or(finished_now());
+}
+
+std::uint64_t CollectiveLog::finished_now() const {
+  std::uint64_t least = count_ + 1;
+  for (const auto& [handle, collective] : unfinished_) {
+    if (collective.number != 0) least = std::min(least, collective.number);
+  }
+  return least - 1;
 }
 
 namespace {

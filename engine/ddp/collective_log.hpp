@@ -38,10 +38,18 @@ class CollectiveLog {
   std::optional<Collective> current() const;
   std::uint64_t count() const;
 
+  // The collectives that have not ended now never will.
+  void note_abort();
+  // All up to this number have ended, or had when the abort was noted.
+  std::uint64_t finished() const;
+
  private:
+  std::uint64_t finished_now() const;
+
   mutable std::mutex mutex_;
   Handle next_handle_ = 1;
   std::uint64_t count_ = 0;
+  std::optional<std::uint64_t> finished_at_abort_;
   std::map<Handle, Collective> unfinished_;
   std::optional<Collective> last_;
   Handle last_handle_ = 0;

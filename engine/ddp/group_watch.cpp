@@ -68,6 +68,11 @@ void GroupWatch::begin(int generation) {
   first_of_generation_ = groups_.size();
 }
 
+int GroupWatch::generation() const {
+  const std::lock_guard lock(mutex_);
+  return generation_;
+}
+
 int GroupWatch::add(const std::string& name) {
   const Group group = find(name);
   if (!group) return -1;

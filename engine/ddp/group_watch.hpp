@@ -14,6 +14,7 @@ class GroupWatch {
  public:
   // Forgets all groups; those added from now on belong to `generation`.
   void begin(int generation);
+  int generation() const;
 
   // Watches the group of that name. Returns a number for adopt(), or -1 when there is none.
   int add(const std::string& name);

@@ -7,6 +7,8 @@
 
 typedef struct DdippTorchReport {
   uint64_t collectives; /* started in this generation, without send and recv */
+  /* All up to this number have finished; after an abort: had finished then. NCCL: were enqueued. */
+  uint64_t finished;
   int aborting;         /* aborts of groups that have not returned */
   /* The oldest unfinished collective, else the last one; name is "" when there was none. */
   char name[64];

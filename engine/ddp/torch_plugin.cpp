@@ -1,7 +1,8 @@
 // libddipp_torch: what the engine does beside torch.distributed without the GIL.
 //
 // A collective of NCCL blocks in C++, where neither Python's signal handlers nor a thread that
-// needs the GIL reach it. For Gloo abort() does nothing; the engine shuts its sockets down instead.
+// needs the GIL reach it. For Gloo abort() does nothing; the engine ends its waits
+// (group_guard.hpp).
 //
 // Loaded after `import torch`, so that libtorch is the copy of the user's environment. Plain C at
 // the border: no exception leaves it.
@@ -85,6 +86,7 @@ DDIPP_API int ddipp_torch_adopt(int number, const char* group_name) {
 // Starts the abort of all groups of the generation and returns; how many.
 DDIPP_API int ddipp_torch_abort(int generation) {
   try {
+    if (generation == groups().generation()) collectives().note_abort();
     return groups().abort(generation);
   } catch (const std::exception&) {
     return 0;
@@ -96,6 +98,7 @@ DDIPP_API void ddipp_torch_report(DdippTorchReport* report) {
   std::memset(report, 0, sizeof *report);
   try {
     report->collectives = collectives().count();
+    report->finished = collectives().finished();
     report->aborting = groups().aborting();
     const auto current = collectives().current();
     if (!current) return;

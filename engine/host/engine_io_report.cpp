@@ -86,11 +86,14 @@ void EngineIo::answer(const PendingReport& pending) {
                {"generation", shared_.group_guard.generation()},
                {"collective", nullptr},
                {"collectives", 0},
+               {"finished", 0},
+               {"gloo_wait", seconds(gloo_waits::oldest())},
                {"aborting", 0},
                {"gpu", nullptr}};
   if (const auto torch = shared_.group_guard.report()) {
     content["collective"] = collective_json(*torch);
     content["collectives"] = torch->collectives;
+    content["finished"] = torch->finished;
     content["aborting"] = torch->aborting;
   }
   if (const auto figures = gpu_meter_.read(pending.gpu)) {

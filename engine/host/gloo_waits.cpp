@@ -45,6 +45,7 @@ struct Waiting {
   void* buffer;
   AbortWait abort;
   bool aborted = false;
+  std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
 };
 
 class Register {
@@ -72,6 +73,13 @@ class Register {
       waiting->aborted = true;
       waiting->abort(waiting->buffer);
     }
+  }
+
+  std::chrono::steady_clock::duration oldest() {
+    const std::lock_guard lock(mutex_);
+    // In the order of their beginning, nearly.
+    return waiting_.empty() ? std::chrono::steady_clock::duration{}
+                            : std::chrono::steady_clock::now() - waiting_.front()->since;
   }
 
   [[noreturn]] static void throw_aborted() {
@@ -190,5 +198,7 @@ std::string install() {
 void allow() { all.allow(); }
 
 void abort() { all.abort(); }
+
+std::chrono::steady_clock::duration oldest() { return all.oldest(); }
 
 }  // namespace ddipp::engine::gloo_waits

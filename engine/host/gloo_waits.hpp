@@ -11,6 +11,7 @@
 // The functions of a table have no place for a context, so what is known stands for the process.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 namespace ddipp::engine::gloo_waits {
@@ -25,5 +26,8 @@ void allow();
 // Whatever waits fails with an exception ("aborted"), and whatever begins to until allow(), since
 // a collective waits more than once. Any thread.
 void abort();
+
+// How long the longest of the present waits has lasted; 0 when nothing waits. Any thread.
+std::chrono::steady_clock::duration oldest();
 
 }  // namespace ddipp::engine::gloo_waits

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Peers:
     """What is done for the peers of ranks that failed in a cell, with Gloo.
 
-    The closed connections of the failed rank end the wait of its neighbours, and theirs that of the
-    next, one after the other; so those that wait are cut off too. Their collective raises. Which
-    rank a send or recv waits for is not known, so it may go on for a moment.
+    A failed rank leaves, and with it the collectives go that it has not finished; those who wait in
+    one are cut off, and it raises. The closed connections alone would do that one rank after the
+    other. One that it has finished may still succeed on others, if its messages were delivered.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class Peers:
 
     #: Between an interrupt and the end of the collectives that ranks wait in then, in seconds.
     CUT_AFTER_S = 0.15
-    #: What a send or recv may take after the failure of a rank, in seconds.
-    BETWEEN_TWO_S = 1.0
+    #: What a message may take that could still come: of such a collective, or of a send.
+    PATIENCE_S = 0.5
     _PERIOD_S = 0.2
 
     def __init__(self, group: Group) -> None:
@@ -60,25 +60,21 @@ class Peers:
             return
         self._next_look = now + self._PERIOD_S
         self._since = self._since or now
-        reports = self._group.ranks.reports(stack=False)
-        begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
-        late = now - self._since > self.BETWEEN_TWO_S
-        ahead = [
-            rank
-            for rank in pending
-            if reports[rank].collectives > begun or (late and reports[rank].between_two)
-        ]
-        self._free(ahead, failed, begun, reports)
+        self._free(pending, failed, self._group.ranks.reports(stack=False))
 
     def _free(
-        self,
-        ahead: Sequence[int],
-        failed: Sequence[int],
-        begun: int,
-        reports: Sequence[RankReport],
+        self, pending: Sequence[int], failed: Sequence[int], reports: Sequence[RankReport]
     ) -> None:
-        """End the wait of ranks that are in a collective after number `begun`, if they wait."""
-        self._group.cut([rank for rank in ahead if reports[rank].waiting])
+        """End the wait of ranks that wait in vain."""
+        finished = min(reports[rank].finished for rank in failed)  # 0 of one that has died
+        late = self._since is not None and time.monotonic() - self._since > self.PATIENCE_S
+
+        def in_vain(report: RankReport) -> bool:
+            if report.waiting and report.collectives > finished:
+                return True
+            return late and report.gloo_wait > self.PATIENCE_S
+
+        self._group.cut([rank for rank in pending if in_vain(reports[rank])])
 
 
 class NcclPeers(Peers):
@@ -107,13 +103,11 @@ class NcclPeers(Peers):
         self._group.ranks.forget([one for one in self._settling.values() if one.ready()])
 
     def _free(
-        self,
-        ahead: Sequence[int],
-        failed: Sequence[int],
-        begun: int,
-        reports: Sequence[RankReport],
+        self, pending: Sequence[int], failed: Sequence[int], reports: Sequence[RankReport]
     ) -> None:
         """Abort what can't succeed, once all that can has."""
+        begun = min(reports[rank].collectives for rank in failed)  # 0 of one that has died
+        ahead = [rank for rank in pending if reports[rank].collectives > begun]
         behind = [rank for rank in failed if reports[rank].collectives == begun]
         if not all(self._settling[rank].ready() for rank in behind if rank in self._settling):
             return

@@ -46,6 +46,10 @@ class RankReport:
         Of the group that it is in; -1 for none.
     collectives : int
         Started in this generation.
+    finished : int
+        All up to this number have ended; once the group was aborted: had ended then.
+    gloo_wait : float
+        Seconds that the longest of its present waits in Gloo has lasted; 0 for none.
     aborting : int
         Aborts that have not returned.
     stack : list of str
@@ -68,6 +72,8 @@ class RankReport:
     age: float = 0.0
     generation: int = -1
     collectives: int = 0
+    finished: int = 0
+    gloo_wait: float = 0.0
     aborting: int = 0
     stack: list[str] = field(default_factory=list)
     gpu: dict[str, Any] | None = None
@@ -91,6 +97,8 @@ class RankReport:
             waiting=last.get("waiting", False),
             age=last.get("age", 0.0),
             collectives=content["collectives"],
+            finished=content["finished"],
+            gloo_wait=content["gloo_wait"],
             aborting=content["aborting"],
             stack=parse_stack(content["stack"]) if content["state"] == "busy" else [],
             gpu=content["gpu"],
@@ -100,11 +108,6 @@ class RankReport:
     def call(self) -> str:
         """The collective as users know it: ``"all_reduce #118"``."""
         return f"{self.collective} #{self.number}" if self.number else self.collective
-
-    @property
-    def between_two(self) -> bool:
-        """Whether it waits in a send or recv."""
-        return self.waiting and not self.number
 
 
 def parse_stack(text: str) -> list[str]:

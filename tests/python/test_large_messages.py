@@ -54,6 +54,25 @@ def test_a_rank_dies(group: Group, call: str, victim: int):
     group.run("y = torch.ones(1)\ndist.all_reduce(y)\nassert y.item() == 2")
 
 
+ASYNCHRONOUS = {
+    "broadcast": "work = dist.broadcast(large, 1, async_op=True)",
+    "all_reduce": "work = dist.all_reduce(large, async_op=True)",
+    "send": "work = dist.irecv(large, 1) if rank == 0 else dist.isend(large, 0)",
+}
+
+
+@pytest.mark.parametrize("call", ASYNCHRONOUS)
+def test_a_rank_raises(group: Group, call: str):
+    """It has begun the same call, so the others can't know by their numbers that it is in vain."""
+    group.run(SET_UP)
+    begin = time.monotonic()
+    with pytest.raises(CellFailed) as caught:
+        group.run(f"{ASYNCHRONOUS[call]}\nif rank == 0: raise ValueError\nwork.wait()")
+    assert time.monotonic() - begin < group.limits.grace_s / 2
+    assert f"rank 1 aborted in {call}" in str(caught.value)
+    group.run("y = torch.ones(1)\ndist.all_reduce(y)\nassert y.item() == 2")
+
+
 def test_an_interrupt(group: Group):
     group.run("large, kept = torch.zeros(400_000_000), rank + 10")
     threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()

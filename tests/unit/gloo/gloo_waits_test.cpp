@@ -49,9 +49,12 @@ TEST_CASE("waits of Gloo end when they are aborted, and only then") {
     auto first = std::async(std::launch::async, [&] { return wait(&buffer, how, 60s); });
     auto second = std::async(std::launch::async, [&] { return wait(&other, how, 60s); });
     CHECK(first.wait_for(20ms) == std::future_status::timeout);
+    CHECK(gloo_waits::oldest() > 10ms);
     gloo_waits::abort();
     CHECK(aborted(first.get()));
     CHECK(aborted(second.get()));
+
+    CHECK(gloo_waits::oldest() == 0ms);
 
     buffer.complete();  // the next step of the same collective
     CHECK(aborted(wait(&buffer, how, 60s)));
