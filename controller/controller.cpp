@@ -1,5 +1,6 @@
 #include "controller/controller.hpp"
 
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -111,9 +112,12 @@ Controller::Controller(const Options& options, spdlog::logger& log)
     const auto& interface = plan_.client.common.interface;
     metrics_ = std::make_unique<Metrics>(
         interface.starts_with("tcp://") ? interface.substr(6) : "127.0.0.1", options.metrics_port);
-    ledger_.on_finished([this](const Record& record) { metrics_->finished(record); });
     log_.info("metrics on port {}", metrics_->port());
   }
+  ledger_.on_finished([this](const Record& record) {
+    if (metrics_) metrics_->finished(record);
+    hub_.on_finished(record, net::Clock::now());
+  });
   write_connection_files();
   connect_sockets();
   if (options.restore) restore();
@@ -388,6 +392,16 @@ void Controller::perform(const ShutDownEngines&) {
   for (const auto& [id, engine] : hub_.registry().engines()) {
     send_reply(endpoints_.control.back, {engine.uuid, "hub"}, protocol::ShutdownRequest::type,
                Json{{"restart", false}}, Json::object());
+  }
+}
+
+void Controller::perform(const EndCells& action) {
+  for (const auto& engine : action.engines) {
+    // In this order: one that is taken out of a collective of NCCL may go on, but for the signal.
+    send_reply(endpoints_.control.back, {engine, "hub"}, protocol::SignalRequest::type,
+               Json{{"sig", SIGINT}}, Json::object());
+    send_reply(endpoints_.control.back, {engine, "hub"}, "ddipp_cut_request", Json::object(),
+               Json::object());
   }
 }
 

@@ -62,6 +62,7 @@ class Controller {
   void perform(const EngineJoined& action);
   void perform(const EngineLost& action);
   void perform(const ShutDownEngines& action);
+  void perform(const EndCells& action);
   void perform(const Resubmit& action);
   void perform(const Dask& action);
   void perform(const Log& action);

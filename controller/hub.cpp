@@ -308,8 +308,35 @@ void Hub::mind_solitude(TimePoint now) {
   actions_.emplace_back(ShutDownEngines{});
 }
 
+void Hub::on_clients(bool present, TimePoint now) {
+  linger_.on_clients(present, now);
+  abandoned_cell_.on_clients(present, now);
+}
+
+void Hub::on_finished(const Record& record, TimePoint now) {
+  // Without a time to linger engines are nobody's group.
+  if (options_.linger.count() == 0 || record.msg_type != AbandonedCell::kCell) return;
+  const auto content = protocol::unpack(record.result->content, record.packing);
+  if (content && content->is_object() && content->value("status", Json()) == "error") {
+    abandoned_cell_.on_failure(record, now);
+  }
+}
+
+void Hub::mind_abandoned_cell(TimePoint now) {
+  const auto look = abandoned_cell_.next_look();
+  if (!look || now < *look || !abandoned_cell_.due(ledger_.outstanding(), now)) return;
+  EndCells cells;
+  for (const auto& [id, engine] : registry_.engines()) {
+    if (ledger_.load(engine.uuid) > 0) cells.engines.push_back(engine.uuid);
+  }
+  log(LogLevel::info, "a cell failed on an engine, and there is no client: it is ended on " +
+                          std::to_string(cells.engines.size()) + " others");
+  actions_.emplace_back(std::move(cells));
+}
+
 void Hub::tick(TimePoint now) {
   mind_solitude(now);
+  mind_abandoned_cell(now);
   while (!notices_.empty() && notices_.front().time <= now) {
     announce_left(notices_.front().engine);
     notices_.pop_front();
@@ -357,6 +384,7 @@ TimePoint Hub::next_deadline() const {
   if (stop_at_) return std::min(earliest, *stop_at_);
   const auto solitude = engines_end_at_ ? engines_end_at_ : linger_.next_look();
   if (solitude) earliest = std::min(earliest, *solitude);
+  if (const auto look = abandoned_cell_.next_look()) earliest = std::min(earliest, *look);
   if (!notices_.empty()) earliest = std::min(earliest, notices_.front().time);
   for (const auto& [uuid, leaving] : leaving_) earliest = std::min(earliest, leaving.gone_at);
   return earliest;

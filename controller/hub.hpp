@@ -17,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include "controller/abandoned_cell.hpp"
 #include "controller/heart_monitor.hpp"
 #include "controller/hub_queries.hpp"
 #include "controller/linger.hpp"
@@ -63,6 +64,11 @@ struct EngineLost {
 // Every registered engine is to end.
 struct ShutDownEngines {};
 
+// What these engines run is to be interrupted, and taken out of collectives.
+struct EndCells {
+  std::vector<std::string> engines;  // uuids
+};
+
 struct Resubmit {
   RecordPtr task;
 };
@@ -83,7 +89,7 @@ struct Log {
 };
 
 using Action = std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost,
-                            ShutDownEngines, Resubmit, Dask, Log>;
+                            ShutDownEngines, EndCells, Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;
@@ -116,7 +122,9 @@ class Hub {
   // between is told once more; for the other clients it changes nothing.
   void on_client_subscribed(TimePoint now);
   // The first client is there, or the last one is gone.
-  void on_clients(bool present, TimePoint now) { linger_.on_clients(present, now); }
+  void on_clients(bool present, TimePoint now);
+  // A request of the ledger got its result.
+  void on_finished(const Record& record, TimePoint now);
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
   void on_stop_signal(const std::string& reason, TimePoint now);
 
@@ -156,11 +164,13 @@ class Hub {
   void join(const Engine& engine, TimePoint now);
   void stop(const std::string& reason, TimePoint now);
   void mind_solitude(TimePoint now);
+  void mind_abandoned_cell(TimePoint now);
 
   HubOptions options_;
   Registry registry_;
   HeartMonitor heart_monitor_;
   Linger linger_;
+  AbandonedCell abandoned_cell_;
   static constexpr std::chrono::milliseconds kPresenceGrace{500};
   // On one machine an end is the end of the process, and its supervisor is about to say why.
   static constexpr std::chrono::milliseconds kLocalGrace{250};

@@ -158,9 +158,11 @@ void add_operation(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--log-level", options.log_level, "debug, info, warn, err, or Python's number");
   app.add_flag("--log-to-file,--BaseParallelApplication.log_to_file,--IPController.log_to_file",
                raw.log_to_file, "Write the log to the profile's log folder");
-  app.add_option("--linger", raw.linger,
-                 "End, with the engines, when for so many seconds no client was connected and "
-                 "nothing ran; 0 for never [0]")
+  app.add_option(
+         "--linger", raw.linger,
+         "End, with the engines, when for so many seconds no client was connected and "
+         "nothing ran; 0 for never [0]. Meanwhile a cell that failed on one engine is ended "
+         "on the others")
       ->check(CLI::Range(0, 1'000'000'000));
   app.add_option("--metrics-port", options.metrics_port,
                  "Serve metrics in Prometheus' text format on this port of --ip, 0 for any")

@@ -54,14 +54,18 @@ void EngineIo::on_control(Request& request) {
   shared_.inbox.push(std::move(request));
 }
 
-// Ours: frees a rank that waits in a collective of the generation that the client means.
+// Ours: frees a rank that waits in a collective. {"generation": that the client means, or none for
+// the present one}.
 void EngineIo::cut_request(Request& request) {
   const auto json = protocol::unpack(net::view(request.content), session_.packing());
-  if (!json || !json->is_object() || !json->value("generation", Json()).is_number_integer()) {
+  const Json meant = json && json->is_object() ? json->value("generation", Json()) : Json("?");
+  if (!meant.is_null() && !meant.is_number_integer()) {
     return reply(request, "ddipp_cut_reply",
-                 protocol::error_content("ValueError", "no generation given"), Json::object());
+                 protocol::error_content("ValueError", "the generation is not a number"),
+                 Json::object());
   }
-  const auto count = shared_.group_guard.cut(json->at("generation").get<int>());
+  const int generation = meant.is_null() ? shared_.group_guard.generation() : meant.get<int>();
+  const auto count = shared_.group_guard.cut(generation);
   reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
 }
 

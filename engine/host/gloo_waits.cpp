@@ -92,12 +92,16 @@ class Register {
   std::vector<Waiting*> waiting_;
 };
 
-Register all;
+// Not destroyed at the end of the process: threads of Gloo may be in it still.
+Register& all() {
+  static auto* const instance = new Register();
+  return *instance;
+}
 
 bool wait(const Direction& direction, void* buffer, int* rank, std::chrono::milliseconds timeout) {
   Waiting waiting{buffer, direction.abort};
-  all.enter(waiting);
-  const auto leave = [](Waiting* entry) { all.leave(*entry); };
+  all().enter(waiting);
+  const auto leave = [](Waiting* entry) { all().leave(*entry); };
   std::unique_ptr<Waiting, decltype(leave)> entered(&waiting, leave);
   const bool done = direction.wait(buffer, rank, timeout);
   entered.reset();
@@ -195,10 +199,10 @@ std::string install() {
   return "";
 }
 
-void allow() { all.allow(); }
+void allow() { all().allow(); }
 
-void abort() { all.abort(); }
+void abort() { all().abort(); }
 
-std::chrono::steady_clock::duration oldest() { return all.oldest(); }
+std::chrono::steady_clock::duration oldest() { return all().oldest(); }
 
 }  // namespace ddipp::engine::gloo_waits

@@ -154,6 +154,16 @@ def test_a_group_that_nobody_takes_back_ends_by_itself(fresh: Path):
     assert list((fresh / "ipython" / "profile_default" / "security").glob("*.json")) == []
 
 
+def test_ranks_that_wait_for_one_that_failed_end_though_nobody_takes_them_back(fresh: Path):
+    leave_group_behind(
+        "%makedip -n 2 --linger 4",
+        "%dipper group",
+        "[group.ranks.execute(r, 'if rank == 0: 1 / 0\\ndist.barrier()') for r in (0, 1)]\n"
+        "import time; time.sleep(0.5)",
+    )
+    wait_for(lambda: not processes_of(fresh), 30)  # Gloo would wait for half an hour
+
+
 def test_a_kernel_that_is_restarted_leaves_the_group_and_one_that_ends_does_not(fresh: Path):
     from jupyter_client.manager import start_new_kernel
 

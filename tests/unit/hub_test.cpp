@@ -380,3 +380,68 @@ TEST_CASE("a cluster without clients and work ends after its time, engines first
   world.hub.tick(kStart + 87s);
   CHECK(world.take<Stop>().size() == 1);
 }
+
+TEST_CASE("a cell that failed on one engine is ended on the others when no client is there") {
+  World world({1000ms, 1000}, 900s);
+  world.ledger.on_finished(
+      [&world](const Record& record) { world.hub.on_finished(record, kStart + 5s); });
+  const Timestamp noon{12h};
+  const auto submit = [&](const std::string& id, const std::string& engine, Timestamp arrived) {
+    auto record = ddipp::test::make_record(id, engine);
+    record->msg_type = "execute_request";
+    record->arrived = arrived;
+    world.ledger.submit(record);
+  };
+  const auto fail = [&](const std::string& id, Timestamp received) {
+    auto result = ddipp::test::make_result("r");
+    result.content = R"({"status": "error", "ename": "ValueError"})";
+    world.ledger.finish(id, result, received);
+  };
+  const auto ended = [&world](std::chrono::seconds second) {
+    world.hub.tick(kStart + second);
+    const auto actions = world.take<EndCells>();
+    return actions.empty() ? std::vector<std::string>{} : actions[0].engines;
+  };
+  for (const char* engine : {"a", "b", "c"}) world.register_engine(engine);
+  const std::vector<std::string> others{"b", "c"};
+
+  SUBCASE("after the grace time, again and again, and no more once it has ended") {
+    submit("cell a", "a", noon);
+    submit("cell b", "b", noon + 1ms);
+    submit("cell c", "c", noon + 2ms);
+    CHECK(ended(4s).empty());
+    fail("cell a", noon + 5s);
+    CHECK(world.hub.next_deadline() <= kStart + 15s);
+    CHECK(ended(14s).empty());
+    CHECK(ended(15s) == others);
+    CHECK(ended(16s).empty());
+    CHECK(ended(25s) == others);
+    fail("cell b", noon + 26s);
+    fail("cell c", noon + 26s);
+    CHECK(ended(60s).empty());
+  }
+  SUBCASE("a client does it itself; the grace time begins when it is gone") {
+    world.hub.on_clients(true, kStart);
+    submit("cell a", "a", noon);
+    submit("cell b", "b", noon);
+    submit("cell c", "c", noon);
+    fail("cell a", noon + 5s);
+    CHECK(ended(60s).empty());
+    world.hub.on_clients(false, kStart + 60s);
+    CHECK(ended(69s).empty());
+    CHECK(ended(70s) == others);
+  }
+  SUBCASE("the next cell has not failed") {
+    submit("cell a", "a", noon);
+    fail("cell a", noon + 5s);
+    submit("next", "b", noon + 6s);
+    CHECK(ended(60s).empty());
+  }
+  SUBCASE("one that fails at once fails before the others have their part of it") {
+    submit("cell a", "a", noon);
+    fail("cell a", noon + 1ms);
+    submit("cell b", "b", noon + 3ms);
+    submit("cell c", "c", noon + 5ms);
+    CHECK(ended(60s) == others);
+  }
+}
