@@ -10,6 +10,7 @@
 #include <mutex>
 #include <span>
 #include <stdexcept>
+#include <string_view>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
@@ -22,7 +23,6 @@ using Wait = bool (*)(void* buffer, int* rank, std::chrono::milliseconds timeout
 // void UnboundBuffer::abortWaitRecv(), and abortWaitSend.
 using AbortWait = void (*)(void* buffer);
 
-constexpr const char* library_name = "libtorch_cpu.so";
 #define DDIPP_GLOO_BUFFER "N4gloo9transport3tcp13UnboundBuffer"
 #define DDIPP_MILLISECONDS "NSt6chrono8durationIlSt5ratioILl1ELl1000EEEE"
 constexpr const char* table_name = "_ZTV" DDIPP_GLOO_BUFFER "E";
@@ -123,6 +123,23 @@ struct CloseLibrary {
   void operator()(void* library) const { ::dlclose(library); }
 };
 
+using Library = std::unique_ptr<void, CloseLibrary>;
+
+// By its file, since distributions add a version to the name.
+Library find_torch() {
+  std::string path;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* object, std::size_t, void* data) {
+        const std::string_view name(object->dlpi_name);
+        const auto file = name.substr(name.rfind('/') + 1);
+        if (!file.starts_with("libtorch_cpu.so")) return 0;
+        *static_cast<std::string*>(data) = name;
+        return 1;
+      },
+      &path);
+  return Library(path.empty() ? nullptr : ::dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD));
+}
+
 bool find(void* library, Direction& direction) {
   direction.wait = reinterpret_cast<Wait>(::dlsym(library, direction.wait_name));
   direction.abort = reinterpret_cast<AbortWait>(::dlsym(library, direction.abort_name));
@@ -180,8 +197,7 @@ bool replace(std::uintptr_t& entry, Wait function) {
 std::string install() {
   static bool installed = false;
   if (installed) return "";
-  const std::unique_ptr<void, CloseLibrary> library(
-      ::dlopen(library_name, RTLD_LAZY | RTLD_NOLOAD));
+  const Library library = find_torch();
   if (library == nullptr) return "torch is not loaded";
   if (!find(library.get(), receiving) || !find(library.get(), sending)) {
     return "this torch has no Gloo, or one that is not known";
