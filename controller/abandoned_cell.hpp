@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "controller/record.hpp"
@@ -20,23 +22,24 @@ class AbandonedCell {
     alone_since_ = now;
   }
 
-  // A cell failed on an engine, also by the engine's death; `cell` has its result.
-  void on_failure(const Record& cell, TimePoint now) {
-    if (!cell.received) return;
+  // A request for an engine failed, also by the engine's death; it has its result.
+  void on_failure(const Record& request, TimePoint now) {
+    if (!is_cell(request) || !request.received) return;
     // Clients send a cell to all engines at once, and the next one when all have answered.
-    began_until_ = std::max(*cell.received, cell.arrived + kSent);
+    began_until_ = std::max(*request.received, request.arrived + kSent);
     failed_at_ = now;
   }
 
-  // Whether some of what is outstanding is of that cell and is to be ended now. To be called when
-  // next_look() has come, which is kGrace later then.
-  bool due(const std::vector<RecordPtr>& outstanding, TimePoint now) {
-    const bool waits = std::ranges::any_of(outstanding, [&](const RecordPtr& record) {
-      return record->msg_type == kCell && record->arrived <= began_until_;
-    });
+  // The engines, by uuid, on which that cell is outstanding and is to be ended now. To be called
+  // when next_look() has come, which is kGrace later then.
+  std::set<std::string> due(const std::vector<RecordPtr>& outstanding, TimePoint now) {
+    std::set<std::string> engines;
+    for (const auto& record : outstanding) {
+      if (is_cell(*record) && record->arrived <= began_until_) engines.insert(record->engine);
+    }
     ended_at_ = now;
-    if (!waits) failed_at_.reset();
-    return waits;
+    if (engines.empty()) failed_at_.reset();
+    return engines;
   }
 
   std::optional<TimePoint> next_look() const {
@@ -44,11 +47,15 @@ class AbandonedCell {
     return std::max({*failed_at_, alone_since_, ended_at_}) + kGrace;
   }
 
-  static constexpr const char* kCell = "execute_request";
   static constexpr std::chrono::seconds kGrace{10};  // what others may go on computing
 
  private:
   static constexpr std::chrono::milliseconds kSent{50};
+
+  // A task that any engine may do waits for nobody.
+  static bool is_cell(const Record& record) {
+    return record.queue == Queue::mux && record.msg_type == "execute_request";
+  }
 
   bool clients_ = false;
   TimePoint alone_since_{};

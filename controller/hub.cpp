@@ -315,7 +315,7 @@ void Hub::on_clients(bool present, TimePoint now) {
 
 void Hub::on_finished(const Record& record, TimePoint now) {
   // Without a time to linger engines are nobody's group.
-  if (options_.linger.count() == 0 || record.msg_type != AbandonedCell::kCell) return;
+  if (options_.linger.count() == 0) return;
   const auto content = protocol::unpack(record.result->content, record.packing);
   if (content && content->is_object() && content->value("status", Json()) == "error") {
     abandoned_cell_.on_failure(record, now);
@@ -324,11 +324,9 @@ void Hub::on_finished(const Record& record, TimePoint now) {
 
 void Hub::mind_abandoned_cell(TimePoint now) {
   const auto look = abandoned_cell_.next_look();
-  if (!look || now < *look || !abandoned_cell_.due(ledger_.outstanding(), now)) return;
-  EndCells cells;
-  for (const auto& [id, engine] : registry_.engines()) {
-    if (ledger_.load(engine.uuid) > 0) cells.engines.push_back(engine.uuid);
-  }
+  if (!look || now < *look) return;
+  EndCells cells{abandoned_cell_.due(ledger_.outstanding(), now)};
+  if (cells.engines.empty()) return;
   log(LogLevel::info, "a cell failed on an engine, and there is no client: it is ended on " +
                           std::to_string(cells.engines.size()) + " others");
   actions_.emplace_back(std::move(cells));

@@ -12,6 +12,7 @@
 
 #include <deque>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -66,7 +67,7 @@ struct ShutDownEngines {};
 
 // What these engines run is to be interrupted, and taken out of collectives.
 struct EndCells {
-  std::vector<std::string> engines;  // uuids
+  std::set<std::string> engines;  // uuids
 };
 
 struct Resubmit {

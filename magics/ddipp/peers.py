@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Peers:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._next_look = 0.0
-        self._since: float | None = None
+        self._since = math.inf
         self.aborted: dict[int, int] = {}
 
     def failed(self, ranks: Sequence[int]) -> None:
@@ -59,7 +60,7 @@ class Peers:
         if now < self._next_look:
             return
         self._next_look = now + self._PERIOD_S
-        self._since = self._since or now
+        self._since = min(self._since, now)
         self._free(pending, failed, self._group.ranks.reports(stack=False))
 
     def _free(
@@ -67,7 +68,7 @@ class Peers:
     ) -> None:
         """End the wait of ranks that wait in vain."""
         finished = min(reports[rank].finished for rank in failed)  # 0 of one that has died
-        late = self._since is not None and time.monotonic() - self._since > self.PATIENCE_S
+        late = time.monotonic() - self._since > self.PATIENCE_S
 
         def in_vain(report: RankReport) -> bool:
             if report.waiting and report.collectives > finished:

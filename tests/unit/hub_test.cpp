@@ -400,10 +400,10 @@ TEST_CASE("a cell that failed on one engine is ended on the others when no clien
   const auto ended = [&world](std::chrono::seconds second) {
     world.hub.tick(kStart + second);
     const auto actions = world.take<EndCells>();
-    return actions.empty() ? std::vector<std::string>{} : actions[0].engines;
+    return actions.empty() ? std::set<std::string>{} : actions[0].engines;
   };
   for (const char* engine : {"a", "b", "c"}) world.register_engine(engine);
-  const std::vector<std::string> others{"b", "c"};
+  const std::set<std::string> others{"b", "c"};
 
   SUBCASE("after the grace time, again and again, and no more once it has ended") {
     submit("cell a", "a", noon);
@@ -436,6 +436,19 @@ TEST_CASE("a cell that failed on one engine is ended on the others when no clien
     fail("cell a", noon + 5s);
     submit("next", "b", noon + 6s);
     CHECK(ended(60s).empty());
+  }
+  SUBCASE("tasks that any engine may do have nothing to do with each other") {
+    for (const char* id : {"task a", "task b"}) {
+      auto record = ddipp::test::make_record(id, std::string(1, id[5]), Queue::task);
+      record->msg_type = "execute_request";
+      record->arrived = noon;
+      world.ledger.submit(record);
+    }
+    fail("task a", noon + 5s);
+    CHECK(ended(60s).empty());
+    submit("cell c", "c", noon + 60s);
+    fail("cell c", noon + 61s);
+    CHECK(ended(120s).empty());
   }
   SUBCASE("one that fails at once fails before the others have their part of it") {
     submit("cell a", "a", noon);

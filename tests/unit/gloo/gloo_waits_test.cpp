@@ -53,7 +53,6 @@ TEST_CASE("waits of Gloo end when they are aborted, and only then") {
     gloo_waits::abort();
     CHECK(aborted(first.get()));
     CHECK(aborted(second.get()));
-
     CHECK(gloo_waits::oldest() == 0ms);
 
     buffer.complete();  // the next step of the same collective
