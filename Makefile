@@ -11,8 +11,8 @@ SYSTEM_PACKAGES := g++ cmake ninja-build ccache pkg-config git python3 python3-d
   libzmq3-dev cppzmq-dev nlohmann-json3-dev libssl-dev libboost-dev libboost-filesystem-dev \
   help2man libspdlog-dev libfmt-dev libcli11-dev doctest-dev libsqlitecpp-dev libsqlite3-dev prometheus-cpp-dev
 
-CPP_SOURCES := $(wildcard protocol/*.?pp protocol/net/*.?pp controller/*.?pp engine/*.?pp \
-  engine/*/*.?pp launcher/*.?pp bench/load/*.?pp)
+CPP_SOURCES := $(wildcard $(addsuffix /*.?pp,protocol protocol/net common controller controller/* \
+  engine engine/* launcher bench/load))
 SOURCES := CMakeLists.txt $(wildcard cmake/*.cmake */CMakeLists.txt */*/CMakeLists.txt) $(CPP_SOURCES) \
   $(wildcard engine/ddipp_engine/*.py magics/ddipp/*.py magics/ddipp/*/*.py)
 

@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-#include "launcher/random_uuid.hpp"
+#include "common/random_uuid.hpp"
 #include "protocol/address.hpp"
 #include "protocol/net/curve.hpp"
 

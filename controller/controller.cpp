@@ -9,10 +9,10 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "common/random_uuid.hpp"
+#include "controller/core/routing.hpp"
 #include "controller/engines_file.hpp"
-#include "controller/routing.hpp"
-#include "controller/sqlite_store.hpp"
-#include "launcher/random_uuid.hpp"
+#include "controller/stores/sqlite_store.hpp"
 #include "protocol/net/shared_frame.hpp"
 
 namespace ddipp::controller {

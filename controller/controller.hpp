@@ -9,16 +9,16 @@
 #include <spdlog/logger.h>
 #include <zmq.hpp>
 
-#include "controller/broadcast_channel.hpp"
+#include "controller/core/hub.hpp"
+#include "controller/core/output_gate.hpp"
 #include "controller/dask.hpp"
-#include "controller/direct_channel.hpp"
 #include "controller/endpoints.hpp"
-#include "controller/hub.hpp"
 #include "controller/metrics.hpp"
 #include "controller/options.hpp"
-#include "controller/output_gate.hpp"
-#include "controller/output_recorder.hpp"
-#include "controller/task_channel.hpp"
+#include "controller/relays/broadcast_channel.hpp"
+#include "controller/relays/direct_channel.hpp"
+#include "controller/relays/output_recorder.hpp"
+#include "controller/relays/task_channel.hpp"
 #include "protocol/net/reactor.hpp"
 
 namespace ddipp::controller {

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <unistd.h>
 
-#include "launcher/profile.hpp"
+#include "common/profile.hpp"
 #include "protocol/content.hpp"
 
 namespace ddipp::controller {

@@ -9,7 +9,7 @@
 
 #include <boost/process.hpp>
 
-#include "controller/hub.hpp"
+#include "controller/core/hub.hpp"
 #include "protocol/net/reactor.hpp"
 
 namespace ddipp::controller {

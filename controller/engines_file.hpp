@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "controller/registry.hpp"
+#include "controller/core/registry.hpp"
 
 namespace ddipp::controller {
 

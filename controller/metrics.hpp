@@ -10,8 +10,8 @@
 #include <prometheus/registry.h>
 #include <string>
 
-#include "controller/ledger.hpp"
-#include "controller/registry.hpp"
+#include "controller/core/ledger.hpp"
+#include "controller/core/registry.hpp"
 #include "protocol/net/multipart.hpp"
 
 namespace ddipp::controller {

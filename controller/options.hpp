@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "controller/memory_store.hpp"
+#include "controller/core/memory_store.hpp"
 #include "protocol/packing.hpp"
 
 namespace ddipp::controller {

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "launcher/profile.hpp"
+#include "common/profile.hpp"
 #include "protocol/connection_file.hpp"
 
 namespace ddipp::engine {

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <exception>
 
+#include "common/profile.hpp"
+#include "common/random_uuid.hpp"
 #include "engine/connection.hpp"
 #include "engine/options.hpp"
 #include "engine/python_probe.hpp"
@@ -10,8 +12,6 @@
 #include "engine/supervisor/ssh_tunnel.hpp"
 #include "engine/supervisor/supervisor.hpp"
 #include "engine/worker.hpp"
-#include "launcher/profile.hpp"
-#include "launcher/random_uuid.hpp"
 
 namespace {
 

@@ -6,8 +6,8 @@
 
 #include <CLI/CLI.hpp>
 
-#include "launcher/command_line.hpp"
-#include "launcher/profile.hpp"
+#include "common/command_line.hpp"
+#include "common/profile.hpp"
 
 namespace ddipp::engine {
 namespace {

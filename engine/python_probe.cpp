@@ -6,7 +6,7 @@
 #include <boost/process.hpp>
 #include <nlohmann/json.hpp>
 
-#include "launcher/profile.hpp"
+#include "common/profile.hpp"
 
 namespace ddipp::engine {
 namespace {

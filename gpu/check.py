@@ -29,8 +29,8 @@ from pathlib import Path
 import ipyparallel
 import psutil
 from ddipp import CellFailed, DdippError, Group
-from ddipp.devices import gpu_count, gpu_uuids
 from ddipp.errors import DevicesLost
+from ddipp.shared.devices import gpu_count, gpu_uuids
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -99,7 +99,7 @@ def build() -> str:
     """The plug-in is there and was built against this torch."""
     with Group.start(gpus="all") as group:
         group.run(
-            "from ddipp import plugin\nloaded, problem = plugin.load()\n"
+            "from ddipp.on_rank import plugin\nloaded, problem = plugin.load()\n"
             "assert loaded is not None, problem\n"
             "versions = torch.__version__, '.'.join(map(str, torch.cuda.nccl.version()))"
         )
@@ -167,7 +167,7 @@ def rehearsal() -> str:
     """The plug-in works with this torch, and a group of CPU ranks recovers."""
     with Group.start(ranks=2) as group:
         group.run(
-            "from ddipp import plugin\nloaded, problem = plugin.load()\n"
+            "from ddipp.on_rank import plugin\nloaded, problem = plugin.load()\n"
             f"assert loaded is not None, problem\nversion = torch.__version__\n{WORKS}"
         )
         try:

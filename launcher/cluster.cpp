@@ -12,10 +12,10 @@
 
 #include <boost/process/extend.hpp>
 
+#include "common/profile.hpp"
 #include "launcher/cluster_file.hpp"
 #include "launcher/gpus.hpp"
 #include "launcher/hub_client.hpp"
-#include "launcher/profile.hpp"
 
 namespace ddipp::launcher {
 namespace {

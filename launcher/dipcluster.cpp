@@ -15,12 +15,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include "common/command_line.hpp"
+#include "common/profile.hpp"
 #include "launcher/cluster.hpp"
 #include "launcher/cluster_file.hpp"
 #include "launcher/cluster_state.hpp"
-#include "launcher/command_line.hpp"
 #include "launcher/manage.hpp"
-#include "launcher/profile.hpp"
 #include "protocol/net/unique_fd.hpp"
 
 namespace {

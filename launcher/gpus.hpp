@@ -7,7 +7,7 @@
 #include <system_error>
 #include <thread>
 
-#include "launcher/profile.hpp"
+#include "common/profile.hpp"
 
 namespace ddipp::launcher {
 

@@ -8,10 +8,10 @@
 #include <sstream>
 #include <thread>
 
+#include "common/profile.hpp"
 #include "launcher/cluster_file.hpp"
 #include "launcher/cluster_state.hpp"
 #include "launcher/hub_client.hpp"
-#include "launcher/profile.hpp"
 
 namespace ddipp::launcher {
 namespace {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "launcher/random_uuid.hpp"
+#include "common/random_uuid.hpp"
 #include "protocol/connection_file.hpp"
 #include "protocol/session.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "launcher/random_uuid.hpp"
+#include "common/random_uuid.hpp"
 #include "protocol/connection_file.hpp"
 #include "protocol/net/reactor.hpp"
 

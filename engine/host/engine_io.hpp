@@ -9,20 +9,20 @@
 
 #include <spdlog/logger.h>
 
+#include "engine/border/host_options.hpp"
+#include "engine/border/shared_state.hpp"
+#include "engine/border/sockets.hpp"
 #include "engine/core/lifecycle.hpp"
 #include "engine/core/output_history.hpp"
 #include "engine/core/output_limit.hpp"
 #include "engine/core/stream_coalescer.hpp"
 #include "engine/host/gpu_meter.hpp"
 #include "engine/host/group_guard.hpp"
-#include "engine/host/host_options.hpp"
 #include "engine/host/inbox.hpp"
 #include "engine/host/outbox.hpp"
 #include "engine/host/output_capture.hpp"
 #include "engine/host/registration.hpp"
-#include "engine/host/sockets.hpp"
 #include "engine/host/stack_sampler.hpp"
-#include "engine/supervisor/shared_state.hpp"
 #include "protocol/net/reactor.hpp"
 #include "protocol/session.hpp"
 

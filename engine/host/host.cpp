@@ -16,8 +16,8 @@
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
+#include "engine/border/host_options.hpp"
 #include "engine/host/engine_io.hpp"
-#include "engine/host/host_options.hpp"
 
 namespace ddipp::engine {
 namespace {

@@ -7,6 +7,7 @@
 
 #include <spdlog/logger.h>
 
+#include "engine/border/shared_state.hpp"
 #include "engine/host/group_guard.hpp"
 #include "engine/host/inbox.hpp"
 #include "engine/host/outbox.hpp"
@@ -14,7 +15,6 @@
 #include "engine/host/python_api.hpp"
 #include "engine/host/registration.hpp"
 #include "engine/host/stack_sampler.hpp"
-#include "engine/supervisor/shared_state.hpp"
 
 namespace ddipp::engine {
 

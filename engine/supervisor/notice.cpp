@@ -6,7 +6,7 @@
 #include <exception>
 #include <stdexcept>
 
-#include "engine/host/sockets.hpp"
+#include "engine/border/sockets.hpp"
 #include "protocol/content.hpp"
 #include "protocol/net/multipart.hpp"
 #include "protocol/session.hpp"

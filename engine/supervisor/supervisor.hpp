@@ -12,8 +12,8 @@
 #include <string>
 #include <sys/types.h>
 
+#include "engine/border/shared_state.hpp"
 #include "engine/core/worker_end.hpp"
-#include "engine/supervisor/shared_state.hpp"
 #include "engine/supervisor/warden.hpp"
 #include "protocol/net/unique_fd.hpp"
 #include "protocol/packing.hpp"

@@ -18,7 +18,7 @@ _magics: Any = None
 def __getattr__(name: str) -> Any:
     # The ranks import this package too and need no client.
     if name == "Group":
-        from .group import Group
+        from .group.group import Group
 
         return Group
     raise AttributeError(name)
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics; called by ``%load_ext ddipp``."""
-    from .magics import DdippMagics
+    from .notebook.magics import DdippMagics
 
     global _magics
     if _magics is not None:

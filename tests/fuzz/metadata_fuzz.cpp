@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "controller/dependency.hpp"
-#include "controller/routing.hpp"
+#include "controller/core/dependency.hpp"
+#include "controller/core/routing.hpp"
 #include "protocol/content.hpp"
 #include "protocol/fields.hpp"
 #include "protocol/iso8601.hpp"

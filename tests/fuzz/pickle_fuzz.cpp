@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "controller/pickled_buffers.hpp"
+#include "controller/core/pickled_buffers.hpp"
 
 using namespace ddipp::controller;
 

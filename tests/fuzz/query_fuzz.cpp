@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "controller/query.hpp"
+#include "controller/core/query.hpp"
 #include "records.hpp"
 
 using namespace ddipp;

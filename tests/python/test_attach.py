@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Notebook, wait_for
-from ddipp.clusters import notes
+from ddipp.cluster.clusters import notes
 
 OWNER = """
 import os, signal, sys
@@ -112,7 +112,7 @@ def test_a_rank_that_failed_alone_does_not_hold_the_others_for_ever(fresh: Path,
         "[group.ranks.execute(r, 'kept = rank\\nif rank == 0: 1 / 0\\ndist.barrier()')"
         " for r in (0, 1)]\nimport time; time.sleep(0.5)",
     )
-    from ddipp.generations import Limits
+    from ddipp.group.generations import Limits
 
     monkeypatch.setattr(Limits.__init__, "__defaults__", (60.0, 0.5, 120.0))
     notebook = Notebook()

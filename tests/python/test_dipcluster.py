@@ -20,7 +20,7 @@ import psutil
 import pytest
 from conftest import BIN, wait_for
 from ddipp import Group
-from ddipp.launchers import find_program
+from ddipp.cluster.launchers import find_program
 from servers import sshd
 from test_two_hosts import HERE, THERE, other_host  # noqa: F401
 

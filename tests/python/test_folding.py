@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ddipp.folding import Folder, Line, ranks_label
+from ddipp.notebook.folding import Folder, Line, ranks_label
 
 
 def test_ranks_are_named_by_spans():

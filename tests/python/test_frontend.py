@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ddipp.lookup import body
-from ddipp.report import RankReport
-from ddipp.status import as_html, as_text
+from ddipp.group.report import RankReport
+from ddipp.notebook.lookup import body
+from ddipp.notebook.status import as_html, as_text
 from jupyter_client.manager import start_new_kernel
 
 

@@ -14,11 +14,11 @@ from unittest import mock
 
 import pytest
 from conftest import Cluster
-from ddipp.formation import environments
-from ddipp.launchers import engine_environment
-from ddipp.rank_process import set_environment
-from ddipp.ranks import Ranks
-from ddipp.report import table
+from ddipp.cluster.launchers import engine_environment
+from ddipp.group.calls import Ranks
+from ddipp.group.formation import environments
+from ddipp.group.report import table
+from ddipp.on_rank.process import set_environment
 
 STAND_IN = r"""
 #include <stdio.h>
@@ -70,13 +70,13 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_gpus_are_counted_and_named_by_uuid(driver: Path):
-    code = "from ddipp.devices import *; print(gpu_count(), gpu_uuids(), choose_gpus('1,0'))"
+    code = "from ddipp.shared.devices import *; print(gpu_count(), gpu_uuids(), choose_gpus('1,0'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2 ['GPU-0', 'GPU-1'] [1, 0]"
 
 
 def test_ranks_see_the_gpus_of_their_group_in_rank_order(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ddipp.launchers.gpu_uuids", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    monkeypatch.setattr("ddipp.cluster.launchers.gpu_uuids", lambda: ["GPU-a", "GPU-b", "GPU-c"])
     assert engine_environment([2, 0]) == {"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-a"}
     assert engine_environment(None) == {"CUDA_VISIBLE_DEVICES": ""}
 

@@ -12,9 +12,9 @@ import time
 import pytest
 from conftest import Notebook, wait_for
 from ddipp import CellFailed, DdippError, Group
-from ddipp.cell import summarize
 from ddipp.errors import RanksLost
-from ddipp.report import RankReport, parse_stack, table
+from ddipp.group.cell import summarize
+from ddipp.group.report import RankReport, parse_stack, table
 
 MODEL = """%%dip
 torch.manual_seed(0)
@@ -319,7 +319,7 @@ def test_rank_0_and_all_ranks_may_die(group: Notebook):
 def test_a_rank_that_dies_while_the_group_forms_is_waited_for(group: Notebook):
     """The failing cell ends in a death at the worst moment: when the next generation forms."""
     group.run(
-        "%%dip\nimport os, ddipp.rank as side\n"
+        "%%dip\nimport os, ddipp.on_rank.membership as side\n"
         "def deadly(*args): os._exit(5)\n"
         "if rank == 1: side.open_store = side.held.restore_groups = deadly"
     )
@@ -534,7 +534,9 @@ def test_a_group_takes_engines_that_run_already_in_any_order(cluster, capsys):
 
 def test_without_its_plugin_a_group_recovers_and_says_what_is_lost(group: Notebook, capsys):
     group.run("%makedip -r")  # ranks that have not loaded it
-    group.run("%%dip\nimport ddipp.plugin, ddipp.held\nddipp.plugin._loaded = None")
+    group.run(
+        "%%dip\nimport ddipp.on_rank.plugin as plugin, ddipp.on_rank.held\nplugin._loaded = None"
+    )
     group.run("%%dip\nversion, torch.__version__ = torch.__version__, '1.2.3'")
     try:
         group.run(MODEL)

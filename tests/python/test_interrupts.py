@@ -10,8 +10,8 @@ import time
 
 import pytest
 from ddipp import CellFailed, CellInterrupted, Group
-from ddipp.cell import CellRun
-from ddipp.interrupts import Interrupts
+from ddipp.group.cell import CellRun
+from ddipp.group.interrupts import Interrupts
 
 SEED = 20
 

@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import Notebook
 from ddipp import CellFailed, CellInterrupted, DdippError
-from ddipp.devices import choose_gpus, parse_ids
+from ddipp.shared.devices import choose_gpus, parse_ids
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_the_torch_plugin_aborts_the_groups_of_its_generation_only(works: Notebo
     """On Gloo the abort itself does nothing; that it is reached is what can be tested here."""
     works.run(
         "%%dip\n"
-        "from ddipp import rank as side, plugin\n"
+        "from ddipp.on_rank import membership as side, plugin\n"
         "torch_plugin, problem = plugin.load()\n"
         "assert problem == '', problem\n"
         "assert torch_plugin.abort(side._generation + 1) == 0\n"
@@ -411,7 +411,7 @@ def test_torch_that_is_not_installed_is_one_line_and_leaves_nothing_running(
 def test_every_option_is_in_the_guide():
     from pathlib import Path
 
-    from ddipp import options
+    from ddipp.notebook import options
 
     guide = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text()
     for parser in (options.makedip(), options.dip(), options.dipull(), options.dipsync()):
@@ -440,7 +440,7 @@ def test_every_option_is_in_the_guide():
     ],
 )
 def test_the_lines_of_the_guide_for_makedip_are_read(line: str, expected: dict):
-    from ddipp import options
+    from ddipp.notebook import options
 
     args = vars(options.makedip().read(line))
     assert {name: args[name] for name in expected} == expected

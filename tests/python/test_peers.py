@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from ddipp import CellFailed, CellInterrupted, DdippError, Group
-from ddipp.cell import summarize
 from ddipp.errors import DevicesLost
-from ddipp.peers import NcclPeers
-from ddipp.report import RankReport
+from ddipp.group.cell import summarize
+from ddipp.group.peers import NcclPeers
+from ddipp.group.report import RankReport
 
 
 class StandIn:
@@ -164,8 +164,8 @@ def test_ranks_that_were_in_no_more_than_the_others_are_whole(cpu_group):
 def test_a_rank_without_its_gpu_is_named_and_renewed(cpu_group):
     cpu_group.run("kept = [rank]")
     cpu_group.run(
-        "import ddipp.rank\n"
-        "if rank == 1: ddipp.rank.settle = lambda _: 'CUDA error: device-side assert triggered'"
+        "import ddipp.on_rank.membership as side\n"
+        "if rank == 1: side.settle = lambda _: 'CUDA error: device-side assert triggered'"
     )
     with pytest.raises(CellFailed):
         cpu_group.run("raise ValueError")
@@ -188,7 +188,7 @@ def test_models_go_on_though_their_group_was_ended_from_beside(cpu_group):
     """As the thread does that aborts without the plug-in."""
     cpu_group.run(
         "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
-        "import ddipp.rank\nddipp.rank.remember_group()\ndist.destroy_process_group()"
+        "import ddipp.on_rank.membership as side\nside.remember_group()\ndist.destroy_process_group()"
     )
     cpu_group.form()
     cpu_group.run("model(torch.ones(1, 2) * rank).sum().backward()")
@@ -201,7 +201,7 @@ def test_a_gpu_that_is_the_source_s_own_becomes_the_target_s_own(cpu_group):
         "import io, pickle\n"
         "from unittest import mock\n"
         "from types import SimpleNamespace\n"
-        "from ddipp import held, share\n"
+        "from ddipp.on_rank import held, share\n"
         "file = io.BytesIO()\n"
         "devices = torch.device('cuda', 1), torch.device('cuda', 0), torch.device('cpu')\n"
         "with mock.patch.multiple(torch.cuda, is_initialized=lambda: True,\n"

@@ -1,4 +1,4 @@
-#include "controller/heart_monitor.hpp"
+#include "controller/core/heart_monitor.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,8 +1,8 @@
-#include "controller/hub.hpp"
+#include "controller/core/hub.hpp"
 
 #include <doctest/doctest.h>
 
-#include "controller/memory_store.hpp"
+#include "controller/core/memory_store.hpp"
 #include "records.hpp"
 
 using namespace ddipp::controller;

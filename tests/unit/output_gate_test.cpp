@@ -1,4 +1,4 @@
-#include "controller/output_gate.hpp"
+#include "controller/core/output_gate.hpp"
 
 #include <doctest/doctest.h>
 

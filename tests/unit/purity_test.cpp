@@ -21,18 +21,11 @@ std::string read(const fs::path& path) {
 std::vector<fs::path> core_files() {
   const fs::path root = DDIPP_SOURCE_DIR;
   std::vector<fs::path> files;
-  for (const char* folder : {"protocol", "engine/core"}) {
+  for (const char* folder : {"protocol", "engine/core", "controller/core"}) {
     for (const auto& entry : fs::directory_iterator(root / folder)) {
       if (entry.is_regular_file() && entry.path().filename() != "CMakeLists.txt") {
         files.push_back(entry.path());
       }
-    }
-  }
-  for (const char* name : {"dependency", "engine_pool", "heart_monitor", "hub", "hub_queries",
-                           "ledger", "memory_store", "pickled_buffers", "query", "record",
-                           "registry", "routing", "scheme", "task_scheduler"}) {
-    for (const char* suffix : {".hpp", ".cpp"}) {
-      files.push_back(root / "controller" / (std::string(name) + suffix));
     }
   }
   return files;

@@ -1,4 +1,4 @@
-#include "controller/query.hpp"
+#include "controller/core/query.hpp"
 
 #include <doctest/doctest.h>
 

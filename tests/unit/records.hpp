@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "controller/record.hpp"
+#include "controller/core/record.hpp"
 
 namespace ddipp::test {
 

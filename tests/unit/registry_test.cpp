@@ -1,4 +1,4 @@
-#include "controller/registry.hpp"
+#include "controller/core/registry.hpp"
 
 #include <random>
 #include <set>

@@ -1,4 +1,4 @@
-#include "controller/routing.hpp"
+#include "controller/core/routing.hpp"
 
 #include <doctest/doctest.h>
 

@@ -4,9 +4,9 @@
 
 #include <doctest/doctest.h>
 
-#include "controller/ledger.hpp"
-#include "controller/memory_store.hpp"
-#include "controller/pickled_buffers.hpp"
+#include "controller/core/ledger.hpp"
+#include "controller/core/memory_store.hpp"
+#include "controller/core/pickled_buffers.hpp"
 #include "records.hpp"
 
 using namespace ddipp::controller;

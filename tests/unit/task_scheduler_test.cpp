@@ -1,4 +1,4 @@
-#include "controller/task_scheduler.hpp"
+#include "controller/core/task_scheduler.hpp"
 
 #include <array>
 #include <random>

@@ -1,0 +1,93 @@
+#include "controller/core/registry.hpp"
+
+#include <algorithm>
+
+namespace ddipp::controller {
+
+bool Registry::id_is_free(int id) const {
+  return id >= 0 && !engines_.contains(id) &&
+         std::none_of(pending_.begin(), pending_.end(),
+                      [id](const auto& entry) { return entry.second.engine.id == id; });
+}
+
+Result<int> Registry::begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline) {
+  if (uuid.empty()) return Failure{std::string("the uuid is empty")};
+  if (id_of_.contains(uuid) || pending_.contains(uuid)) {
+    return Failure{"uuid '" + uuid + "' in use"};
+  }
+  int id = next_id_;
+  if (wish && id_is_free(*wish)) id = *wish;
+  next_id_ = std::max(next_id_, id + 1);
+  pending_[uuid] = Pending{Engine{id, uuid}, deadline};
+  return id;
+}
+
+std::optional<Engine> Registry::finish(const std::string& uuid) {
+  const auto found = pending_.find(uuid);
+  if (found == pending_.end()) return std::nullopt;
+  Engine engine = found->second.engine;
+  pending_.erase(found);
+  engines_[engine.id] = engine;
+  id_of_[uuid] = engine.id;
+  return engine;
+}
+
+bool Registry::restore(const Engine& engine) {
+  if (!id_is_free(engine.id) || id_of_.contains(engine.uuid) || pending_.contains(engine.uuid)) {
+    return false;
+  }
+  engines_[engine.id] = engine;
+  id_of_[engine.uuid] = engine.id;
+  reserve_ids(engine.id + 1);
+  return true;
+}
+
+bool Registry::is_registering(int id, const std::string& uuid) const {
+  const auto found = pending_.find(uuid);
+  return found != pending_.end() && found->second.engine.id == id;
+}
+
+std::optional<Engine> Registry::remove(int id) {
+  if (const auto found = engines_.find(id); found != engines_.end()) {
+    Engine engine = found->second;
+    id_of_.erase(engine.uuid);
+    engines_.erase(found);
+    return engine;
+  }
+  for (auto entry = pending_.begin(); entry != pending_.end(); ++entry) {
+    if (entry->second.engine.id != id) continue;
+    Engine engine = entry->second.engine;
+    pending_.erase(entry);
+    return engine;
+  }
+  return std::nullopt;
+}
+
+std::vector<Engine> Registry::drop_stalled(TimePoint now) {
+  std::vector<Engine> dropped;
+  for (auto entry = pending_.begin(); entry != pending_.end();) {
+    if (entry->second.deadline > now) {
+      ++entry;
+      continue;
+    }
+    dropped.push_back(entry->second.engine);
+    entry = pending_.erase(entry);
+  }
+  return dropped;
+}
+
+std::optional<TimePoint> Registry::next_deadline() const {
+  std::optional<TimePoint> earliest;
+  for (const auto& [uuid, pending] : pending_) {
+    if (!earliest || pending.deadline < *earliest) earliest = pending.deadline;
+  }
+  return earliest;
+}
+
+std::optional<Engine> Registry::find(const std::string& uuid) const {
+  const auto found = id_of_.find(uuid);
+  if (found == id_of_.end()) return std::nullopt;
+  return engines_.at(found->second);
+}
+
+}  // namespace ddipp::controller

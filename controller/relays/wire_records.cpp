@@ -1,0 +1,98 @@
+#include "controller/relays/wire_records.hpp"
+
+#include <array>
+
+#include "controller/core/routing.hpp"
+#include "protocol/content.hpp"
+#include "protocol/fields.hpp"
+#include "protocol/net/shared_frame.hpp"
+
+namespace ddipp::controller {
+
+using protocol::Json;
+
+Parts parts_of(const protocol::Envelope& envelope, net::Multipart& message) {
+  Parts parts{std::string(envelope.header),
+              std::string(envelope.metadata),
+              std::string(envelope.content),
+              {}};
+  parts.buffers.reserve(message.size() - envelope.first_buffer);
+  for (std::size_t i = envelope.first_buffer; i < message.size(); ++i) {
+    parts.buffers.push_back(net::share(message[i]));
+  }
+  return parts;
+}
+
+RecordPtr make_record(const protocol::Envelope& envelope, net::Multipart& message,
+                      protocol::Packing packing, std::string client, std::string engine,
+                      Queue queue) {
+  auto record = std::make_shared<Record>();
+  protocol::read_texts(envelope.header, packing,
+                       {{"msg_id", record->msg_id}, {"msg_type", record->msg_type}});
+  if (record->msg_id.empty()) return nullptr;
+  record->client = std::move(client);
+  record->engine = std::move(engine);
+  record->queue = queue;
+  record->packing = packing;
+  record->arrived = std::chrono::system_clock::now();
+  record->request = parts_of(envelope, message);
+  return record;
+}
+
+net::Multipart request_frames(const Record& record, const std::vector<std::string>& identities,
+                              const protocol::Session& session) {
+  const std::string parent = protocol::pack(Json::object(), record.packing);
+  const Parts& request = record.request;
+  const std::array<std::string_view, 4> parts{request.header, parent, request.metadata,
+                                              request.content};
+  net::Multipart frames;
+  for (const auto& identity : identities) frames.push_back(net::make_frame(identity));
+  frames.push_back(net::make_frame(protocol::kDelimiter));
+  frames.push_back(net::make_frame(session.sign(parts)));
+  for (const auto part : parts) frames.push_back(net::make_frame(part));
+  for (const auto& buffer : request.buffers) frames.push_back(net::make_frame(buffer));
+  return frames;
+}
+
+ErrorReply error_reply(const Record& record, const std::string& name, const std::string& why,
+                       protocol::Session& session, protocol::Timestamp now) {
+  const auto asked = protocol::unpack(record.request.metadata, record.packing);
+  protocol::Message reply;
+  reply.identities = {record.client};
+  reply.header = session.make_header(protocol::reply_type(record.msg_type), now);
+  if (auto header = protocol::unpack(record.request.header, record.packing)) {
+    reply.parent_header = std::move(*header);
+  }
+  reply.content = protocol::error_content(name, first_line(why));
+  if (const auto end = why.find('\n'); end != std::string::npos) {
+    reply.content["traceback"].push_back(why.substr(end + 1));
+  }
+  reply.metadata = {{"engine", record.engine}, {"status", "error"}};
+  if (record.queue == Queue::broadcast && asked && asked->is_object()) {
+    for (const char* key : {"is_broadcast", "is_coalescing", "original_msg_id"}) {
+      if (asked->contains(key)) reply.metadata[key] = (*asked)[key];
+    }
+  }
+  Parts parts{protocol::pack(Json(reply.header), record.packing),
+              protocol::pack(reply.metadata, record.packing),
+              protocol::pack(reply.content, record.packing),
+              {}};
+  return {net::make_multipart(session.seal(reply)), std::move(parts)};
+}
+
+std::string request_id(const net::Multipart& message, protocol::Packing packing) {
+  const auto frames = net::views(message);
+  std::string msg_id;
+  if (const auto envelope = protocol::locate(frames)) {
+    protocol::read_texts(envelope->header, packing, {{"msg_id", msg_id}});
+  }
+  return msg_id;
+}
+
+std::string parent_id(const protocol::Envelope& envelope, protocol::Packing packing) {
+  std::string msg_id;
+  protocol::read_texts(envelope.parent_header, packing, {{"msg_id", msg_id}});
+  return msg_id;
+}
+
+}  // namespace ddipp::controller

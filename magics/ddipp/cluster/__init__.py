@@ -1,0 +1,1 @@
+"""Controllers and engines as processes of ours."""

@@ -1,0 +1,1 @@
+"""A group of ranks, seen from the notebook's process."""

@@ -1,0 +1,1 @@
+"""What runs in the notebook for its user: magics, options, display."""

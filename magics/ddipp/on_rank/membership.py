@@ -1,0 +1,341 @@
+"""What runs on the ranks: forming and leaving the process group.
+
+Imported by the engines, never by the notebook's process, so that the notebook does not load torch.
+All functions are called through ``apply`` and return plain values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from . import held, plugin
+from .process import (
+    forget_failure,
+    free_memory,
+    probe,
+    set_environment,
+    settle,
+    show_as,
+    user_namespace,
+)
+
+_generation = -1  # of the group that this rank is in
+_store: Any = None  # of this generation; on rank 0 it is the server
+_store_sockets: list[int] = []  # on rank 0
+_kept: list[Any] = []  # stores of generations that peers may still be leaving
+_held: list[held.HeldGroup] = []  # of the last generation that was left
+_default_before: Any = None
+_group_count = 0
+_SETTLE_S = 5.0  # what a GPU may take for the rest of a cell, whose collectives have ended
+
+
+def prepare(rich: bool, failed: bool, collect: bool) -> dict[str, Any]:
+    """Leave what was and return what the next group needs to know.
+
+    Parameters
+    ----------
+    rich : bool
+        See :func:`show_as`.
+    failed : bool
+        Whether a cell has failed: let go of what its traceback holds.
+    collect : bool
+        Whether to free that memory at once; else :func:`free_memory` is left to the caller.
+
+    Returns
+    -------
+    dict
+        That of :func:`probe`; ``torch``: whether it is loaded; ``held``: see :func:`leave_group`;
+        ``gpu_problem``: why the GPU can't be used, or ``""``.
+    """
+    if failed:
+        forget_failure()
+    held_groups = leave_group()
+    gpu_problem = settle(_SETTLE_S)
+    if collect:
+        free_memory(thorough=True)
+    show_as(rich)
+    return {
+        **probe(),
+        "torch": "torch" in sys.modules,
+        "held": held_groups,
+        "gpu_problem": gpu_problem,
+    }
+
+
+# --- forming -------------------------------------------------------------------------------------
+
+
+def open_store(host: str, world_size: int, timeout_s: float) -> int:
+    """Start the store of a new generation on rank 0 and return its port.
+
+    It listens when this returns, and on a port of its own: neither a port in use nor a stale store
+    can disturb a new group.
+    """
+    import torch.distributed as dist
+
+    global _store
+    if _store is not None:
+        _kept.append(_store)
+        del _kept[:-2]
+    before = _sockets()
+    _store = dist.TCPStore(
+        host,
+        0,
+        world_size,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=datetime.timedelta(seconds=timeout_s),
+    )
+    _store_sockets[:] = sorted(_sockets() - before)
+    return int(_store.port)
+
+
+@contextlib.contextmanager
+def _guarding_new_sockets(backend: str) -> Iterator[None]:
+    """Tell the engine's io thread of the connections that a group makes inside the block."""
+    try:
+        import _ddipp_engine as host
+    except ImportError:  # a stock engine: its collectives can't be cut from outside
+        yield
+        return
+    before = _sockets()
+    try:
+        yield
+    finally:
+        # NCCL has an abort, and its bootstrap threads don't expect their sockets to fail.
+        if "nccl" not in backend:
+            host.guard_sockets(sorted(_sockets() - before))
+
+
+def _sockets() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                found.add(int(name))
+    return found
+
+
+def _guard_groups_made_later() -> None:
+    """Let groups of ``new_group`` and of device meshes be cut and aborted like the default one."""
+    c10d: Any = sys.modules["torch.distributed.distributed_c10d"]
+    make = getattr(c10d, "_new_process_group_helper", None)
+    if make is None or hasattr(make, "__wrapped__"):
+        return
+
+    @functools.wraps(make)
+    def make_guarded(*args: Any, **kwargs: Any) -> Any:
+        backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
+        if not c10d.is_initialized():
+            _allow_waits()  # of a group that the user makes after ours has ended
+        with _guarding_new_sockets(backend):
+            made = make(*args, **kwargs)
+        torch_plugin, _ = plugin.load()
+        if torch_plugin is not None:
+            name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
+            if name is not None:
+                torch_plugin.add(name)
+        return made
+
+    c10d._new_process_group_helper = make_guarded
+
+
+def _allow_waits() -> None:
+    with contextlib.suppress(ImportError):
+        import _ddipp_engine as host
+
+        host.allow_waits()
+
+
+def form_group(
+    rank: int,
+    world_size: int,
+    host: str,
+    port: int,
+    generation: int,
+    backend: str,
+    timeout_s: float,
+    others: list[tuple[str, list[int], str]],
+    values: dict[str, str],
+    defaults: dict[str, str],
+) -> dict[str, Any]:
+    """Join the process group of a generation.
+
+    Parameters
+    ----------
+    rank, world_size : int
+        As everywhere in torch.distributed.
+    host, port : str, int
+        Of the store that :func:`open_store` started on rank 0.
+    generation : int
+        Counts the groups of this session.
+    backend : {"gloo", "nccl"}
+        Of the default group.
+    timeout_s : float
+        For the rendezvous, in seconds.
+    others : list of tuple
+        Groups apart from the default one that ranks hold, see :func:`leave_group`.
+    values, defaults : dict
+        See :func:`set_environment`.
+
+    Returns
+    -------
+    dict
+        ``models``: fingerprints of DistributedDataParallel models by name; ``lost``: names of
+        groups that are of no use any more; ``problem``: why the plug-in is not used, or ``""``;
+        ``gpu``: the UUID of this rank's GPU, ``""`` for none.
+    """
+    import torch
+    import torch.distributed as dist
+
+    global _store, _generation, _held, _default_before
+    _generation = generation
+    set_environment(values, defaults)
+    torch_plugin, problem = plugin.load()
+    _begin_generation(generation, torch_plugin, backend)
+    timeout = datetime.timedelta(seconds=timeout_s)
+    if rank != 0:
+        # Guarded too: a rank that waits at the rendezvous for one that died can be freed.
+        with _guarding_new_sockets("store"):
+            _store = dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
+    os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+    device = torch.device("cpu")
+    options: dict[str, Any] = {}
+    if backend == "nccl":
+        # As accelerate counts; only a test has more ranks than GPUs.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        options["device_id"] = device
+    _guard_groups_made_later()
+    held.watch_models()
+    with _guarding_new_sockets(backend):
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(f"generation-{generation}", _store),
+            rank=rank,
+            world_size=world_size,
+            **options,
+        )
+        # Connects every pair now, so that the first cell does not pay for it.
+        dist.barrier(device_ids=[device.index or 0] if backend == "nccl" else None)
+    lost = held.restore_groups(_held, others, _group_count, torch_plugin)
+    held.bind_models(_default_before)
+    _held, _default_before = [], None
+    namespace = user_namespace()
+    models = held.fingerprints(namespace) if generation > 1 else {}
+    if torch_plugin is not None:
+        torch_plugin.count_from_here()
+    namespace.update(rank=rank, world_size=world_size, device=device, torch=torch, dist=dist)
+    return {"models": models, "lost": lost, "problem": problem, "gpu": _uuid_of(device)}
+
+
+def _uuid_of(device: Any) -> str:
+    import torch
+
+    if device.type != "cuda":
+        return ""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)  # since torch 2.4
+    return "" if uuid is None else f"GPU-{uuid}"
+
+
+def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backend: str) -> None:
+    with contextlib.suppress(ImportError):
+        import _ddipp_engine as host
+
+        host.begin_generation(generation)
+        host.guard_sockets(_store_sockets)
+        if problem := host.guard_gloo():
+            host.log(logging.WARNING, f"a collective of Gloo can't always be ended: {problem}")
+    if torch_plugin is not None:
+        torch_plugin.begin(generation)
+    elif backend == "nccl":
+        plugin.abort_without_plugin()
+
+
+def renew_models() -> None:
+    """Let all models begin anew as if just wrapped; all ranks at the same moment.
+
+    A model that was copied has not agreed with its peers on the order of gradients; its source has,
+    and would not do it again.
+    """
+    held.bind_models(None)
+
+
+# --- leaving -------------------------------------------------------------------------------------
+
+
+def leave_group() -> list[tuple[str, list[int], str]]:
+    """Leave the group if there is one.
+
+    The connections are shut down first. Peers that wait for this rank fail at once, and collectives
+    of this rank that never finished end, without which the group's destructor would wait for them.
+    Destroying alone is not enough: the traceback of a failed cell keeps the group alive.
+
+    Returns
+    -------
+    list of tuple
+        Name, global ranks and backend of the groups apart from the default one that this rank held.
+    """
+    dist: Any = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_initialized():
+        remember_group()
+        _leave(dist)
+    return [one.description() for one in _held if not one.is_default]
+
+
+def remember_group() -> None:
+    """Note what the user holds of the group, which is about to end."""
+    import torch.distributed as dist
+
+    global _held, _default_before, _group_count
+    # Should a generation fail while it forms, what the user holds is of the one before.
+    if not _held:
+        torch_plugin, _ = plugin.load()
+        _held = held.remember_groups(torch_plugin)
+        _default_before = dist.group.WORLD
+        _group_count = held.group_count()
+
+
+def _leave(dist: Any) -> None:
+    abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
+    if dist.get_backend() == "nccl" and abort is not None:
+        with contextlib.suppress(RuntimeError):  # of a GPU that has failed
+            abort()  # all communicators together; a destroy would wait for peers that are stuck
+            return
+    with contextlib.suppress(ImportError):
+        import _ddipp_engine as host
+
+        host.cut_sockets(_generation)
+    dist.destroy_process_group()
+
+
+# --- facts and variables -------------------------------------------------------------------------
+
+
+def pull(names: list[str]) -> dict[str, Any]:
+    """Return variables of this rank.
+
+    Raises
+    ------
+    NameError
+        When one is missing; names all that are.
+    """
+    namespace = user_namespace()
+    missing = [name for name in names if name not in namespace]
+    if missing:
+        raise NameError(", ".join(missing))
+    return {name: namespace[name] for name in names}
+
+
+def standing() -> tuple[int, bool]:
+    """Return the last generation that this rank was in, -1 for none, and if its app is ready."""
+    from .. import apps
+
+    return _generation, apps.is_active()

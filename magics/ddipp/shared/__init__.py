@@ -1,0 +1,1 @@
+"""What notebook and ranks both need. Imports neither side."""
