@@ -188,7 +188,8 @@ def test_models_go_on_though_their_group_was_ended_from_beside(cpu_group):
     """As the thread does that aborts without the plug-in."""
     cpu_group.run(
         "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
-        "import ddipp.on_rank.membership as side\nside.remember_group()\ndist.destroy_process_group()"
+        "import ddipp.on_rank.membership as side\n"
+        "side.remember_group()\ndist.destroy_process_group()"
     )
     cpu_group.form()
     cpu_group.run("model(torch.ones(1, 2) * rank).sum().backward()")
