@@ -22,38 +22,48 @@ help: ## Show this list
 
 # --- set-up -------------------------------------------------------------------------------------
 
-build/stamps/system: Makefile
+# A stamp holds the list that it stands for: it is renewed, and with it what depends on it, when that
+# list has changed, whatever else changes in this file.
+.PHONY: always
+always:
+
+build/stamps/system: always
 	@mkdir -p $(@D)
-	@missing=$$(for p in $(SYSTEM_PACKAGES); do \
+	@echo "$(SYSTEM_PACKAGES)" | cmp -s - $@ && exit; \
+	missing=$$(for p in $(SYSTEM_PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	  echo "Installing system packages:" $$missing; \
 	  $(SUDO) apt-get update -qq && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	fi
-	@touch $@
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null || exit; \
+	fi; \
+	echo "$(SYSTEM_PACKAGES)" > $@
 
-build/stamps/venv: build/stamps/system
-	@python=$$(for p in python3 /usr/bin/python3; do \
+# In the environment itself, so that a new one has none of its packages' stamps.
+STAMPS := $(VENV)/stamps
+
+$(STAMPS)/venv: | build/stamps/system
+	@$(BIN)/python -c "" 2> /dev/null && mkdir -p $(@D) && touch $@ && exit; \
+	python=$$(for p in python3 /usr/bin/python3; do \
 	  $$p -c 'import os, sys, sysconfig; \
 	    sys.exit(sys.version_info < (3, 10) or \
 	             not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
 	    2>/dev/null && echo $$p && break; done); \
 	if [ -z "$$python" ]; then echo "Need Python 3.10 or later with Python.h: python3-dev"; exit 1; fi; \
 	echo "Making $(VENV) with $$($$python --version)"; \
-	$$python -m venv --clear $(VENV)
-	@touch $@
+	$$python -m venv --clear $(VENV) && mkdir -p $(@D) && touch $@
 
-build/stamps/packages: pyproject.toml build/stamps/venv
-	@echo "Installing Python packages (torch is large; pip caches it)"
-	@$(BIN)/python -c 'import sys; sys.path.insert(0, "cmake"); import requirements; \
-	  print(*requirements.of("pyproject.toml", "dev"), sep="\n")' > build/stamps/requirements.txt
-	@$(BIN)/pip install -q --disable-pip-version-check -r build/stamps/requirements.txt
-	@touch $@
+# What an extra of pyproject.toml asks for, and what every build needs.
+$(STAMPS)/packages-%: always $(STAMPS)/venv
+	@$(BIN)/python cmake/requirements.py requires $* > $@.new
+	@cmp -s $@.new $@ && rm $@.new && exit; \
+	echo "Installing Python packages: $*"; \
+	$(BIN)/pip install -q --disable-pip-version-check -r $@.new && mv $@.new $@
+.PRECIOUS: $(STAMPS)/packages-%
 
 # The same route as a user's `pip install .`, without isolation so that it is quick. The wheel stays
 # for tests with other environments.
-build/stamps/install: $(SOURCES) pyproject.toml build/stamps/packages
+build/stamps/install: $(SOURCES) pyproject.toml $(STAMPS)/packages-demo
 	@echo "Building and installing ddipp"
 	@$(BIN)/pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w build/dist \
 	  $(if $(CI),-C cmake.define.DDIPP_WERROR=ON) .
@@ -84,14 +94,14 @@ asan tsan: build/stamps/system
 	@ctest --preset $@
 
 .PHONY: pytest
-pytest: install ## Python tests: client, engine, magics, training
+pytest: install $(STAMPS)/packages-test ## Python tests: client, engine, magics, training
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(APP_TESTS:%=--ignore=%)
 
 # Real libraries, notebooks and a browser, which take their time.
 APP_TESTS := $(patsubst %,tests/python/test_%.py,apps fastai_v1 examples lab)
 
 .PHONY: apps
-apps: install ## Tests of fastai, Lightning, accelerate, the example notebooks and JupyterLab
+apps: install $(STAMPS)/packages-test ## Tests of fastai, Lightning, accelerate, the example notebooks and JupyterLab
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(APP_TESTS)
 
 .PHONY: unit
@@ -123,7 +133,7 @@ PEER_PACKAGES := openssh-server openmpi-bin libopenmpi-dev iproute2 chromium \
   slurmctld slurmd slurm-client munge
 
 .PHONY: peers
-peers: build/stamps/packages ## What the tests of ssh, MPI, Slurm, two hosts, JupyterLab, fastai 1 need
+peers: $(STAMPS)/packages-test ## What the tests of ssh, MPI, Slurm, two hosts, JupyterLab, fastai 1 need
 	@$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEER_PACKAGES) > /dev/null
 	@$(BIN)/pip install -q --disable-pip-version-check mpi4py pyyaml kubernetes-validate jupyterlab \
 	  ipywidgets playwright
@@ -132,7 +142,7 @@ peers: build/stamps/packages ## What the tests of ssh, MPI, Slurm, two hosts, Ju
 FAULT_ROUNDS ?= 100
 
 .PHONY: soak
-soak: install ## Faults at random moments of a training, FAULT_ROUNDS=100 of each kind (40 minutes)
+soak: install $(STAMPS)/packages-test ## Faults at random moments of a training, FAULT_ROUNDS=100 of each kind (40 minutes)
 	@DDIPP_FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/python -m pytest -q tests/python/test_random_faults.py
 
 .PHONY: gpu-check
@@ -140,7 +150,7 @@ gpu-check: install ## What can only be checked on NVIDIA GPUs
 	@$(BIN)/python gpu/check.py
 
 .PHONY: gpu-bundle
-gpu-bundle: install ## All that gpu-check needs in one archive, for a GPU machine without a network
+gpu-bundle: install $(STAMPS)/packages-test ## All that gpu-check needs in one archive, for a GPU machine without a network
 	@$(BIN)/python gpu/make_bundle.py --packages "$(filter-out help2man,$(SYSTEM_PACKAGES))" $(BUNDLE_ARGS)
 
 .PHONY: gpu-rehearsal
@@ -149,17 +159,17 @@ gpu-rehearsal: ## Build that archive in a bare Debian without a network and try 
 	@gpu/rehearse.sh
 
 .PHONY: compat
-compat: install ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
+compat: install $(STAMPS)/packages-test ## ipyparallel's own test suite in all four pairings with ours (20 minutes)
 	@$(BIN)/python compat/run_suite.py $(COMPAT_ARGS)
 
 .PHONY: bench
-bench: install ## Ours and stock ipyparallel side by side (BENCH_ARGS="--only client")
+bench: install $(STAMPS)/packages-test ## Ours and stock ipyparallel side by side (BENCH_ARGS="--only client")
 	@cmake --preset release > /dev/null && \
 	  cmake --build --preset release --target ddipp_load -j $(JOBS) | tail -1
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
 
 .PHONY: lint
-lint: install ## ruff, mypy, clang-format and clang-tidy (the last two from your system)
+lint: install $(STAMPS)/packages-dev ## ruff, mypy, clang-format and clang-tidy (the last two from your system)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy magics/ddipp

@@ -1,26 +1,34 @@
-"""Reads the dependencies of an extra from pyproject.toml, without building the project."""
+"""Reads dependencies from pyproject.toml, without building the project."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 
-def of(path: str, extra: str) -> list[str]:
-    """Return the project's own dependencies and those of `extra`.
+def of(path: str, *extras: str) -> list[str]:
+    """Return the project's own dependencies and those of extras, in order and once each.
 
     Parameters
     ----------
     path : str
         Of pyproject.toml.
-    extra : str
-        Name in ``project.optional-dependencies``.
+    *extras : str
+        Names in ``project.optional-dependencies``; ``ddipp[a,b]`` in one stands for those extras.
+        ``requires`` is what a build needs.
     """
     text = Path(path).read_text()
     found: list[str] = []
-    for name in ("dependencies", extra):
-        match = re.search(rf"^{name} = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    for name in ("dependencies", *extras):
+        match = re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
         if match is None:
             raise KeyError(name)
-        found += re.findall(r'"([^"]+)"', match[1])
-    return found
+        for requirement in re.findall(r'"([^"]+)"', match[1]):
+            own = re.fullmatch(r"ddipp\[(.*)\]", requirement)
+            found += of(path, *own[1].split(",")) if own else [requirement]
+    return list(dict.fromkeys(found))
+
+
+if __name__ == "__main__":
+    print(*of("pyproject.toml", *sys.argv[1:]), sep="\n")
