@@ -2,6 +2,7 @@
 // into the interpreter.
 #include <cstdio>
 #include <exception>
+#include <memory>
 
 #include "common/profile.hpp"
 #include "common/random_uuid.hpp"
@@ -11,6 +12,7 @@
 #include "engine/supervisor/notice.hpp"
 #include "engine/supervisor/ssh_tunnel.hpp"
 #include "engine/supervisor/supervisor.hpp"
+#include "engine/warm_worker.hpp"
 #include "engine/worker.hpp"
 
 namespace {
@@ -51,6 +53,17 @@ std::optional<int> mpi_rank() {
   return std::nullopt;
 }
 
+std::unique_ptr<ddipp::engine::Nursery> make_nursery(
+    const Options& options, const ddipp::engine::Interpreter& interpreter) {
+  if (options.nursery.empty()) return nullptr;
+  return std::make_unique<ddipp::engine::Nursery>(
+      options.nursery,
+      [&](int listener) { return ddipp::engine::enter_nursery(interpreter, listener); },
+      [&](const WorkerStart& start, const WorkerSide& side) {
+        return ddipp::engine::warm_worker_request(options, start, side);
+      });
+}
+
 int supervise(const Options& options) {
   const auto python = ddipp::engine::find_interpreter(options.python);
   if (!python) return complain(python.error());
@@ -65,7 +78,8 @@ int supervise(const Options& options) {
   };
   hooks.notify = ddipp::engine::send_notice;
   const auto id = options.use_mpi && !options.id ? mpi_rank() : options.id;
-  return ddipp::engine::Supervisor(std::move(hooks), options.restart, id).run();
+  const auto nursery = make_nursery(options, *interpreter);
+  return ddipp::engine::Supervisor(std::move(hooks), options.restart, id, nursery.get()).run();
 }
 
 }  // namespace

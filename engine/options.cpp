@@ -33,6 +33,12 @@ void add_python(CLI::App& app, Options& options) {
   app.add_option("-c,--IPEngine.startup_command", options.startup_command,
                  "Run this code at start");
   app.add_option("-s,--IPEngine.startup_script", options.startup_script, "Run this file at start");
+  app.add_option("--nursery", options.nursery,
+                 "Fork Python from the warm process at this socket, which is started if it is not "
+                 "there; its folder is to be private");
+  app.add_option("--preload", options.preload, "Modules that it is to import before, with commas")
+      ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--mpi,--IPEngine.use_mpi{true}", options.use_mpi,
                "Started by mpiexec: initialize mpi4py, ask for the rank as id");
 }

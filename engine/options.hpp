@@ -23,7 +23,9 @@ struct Options {
   double controller_patience_s = 30;
   int max_heartbeat_misses = 50;
   RestartWhen restart = RestartWhen::never;
-  int output_limit_mib = 16;  // of one request and stream
+  int output_limit_mib = 16;         // of one request and stream
+  std::filesystem::path nursery;     // socket of the process that forks workers, "" for none
+  std::vector<std::string> preload;  // modules that it is to import before
   bool use_mpi = false;
   bool log_to_file = false;
   std::string work_dir;    // "" to stay

@@ -45,6 +45,25 @@ std::system_error failure(const char* what) {
   return std::system_error(errno, std::generic_category(), what);
 }
 
+// Neither an argument nor a variable: those are for everybody to read, and the controller's key is
+// among the options.
+int as_file(const std::string& text) {
+  const int fd = ::memfd_create("dipengine-options", 0);
+  if (fd < 0) throw failure("memfd_create");
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t written = ::write(fd, text.data() + done, text.size() - done);
+    if (written < 0) throw failure("write");
+    done += static_cast<std::size_t>(written);
+  }
+  return fd;
+}
+
+void keep_open(int fd) {
+  if (::fcntl(fd, F_SETFD, 0) != 0) throw failure("fcntl");
+}
+
+}  // namespace
+
 Json host_options(const Options& options, const WorkerStart& start, const WorkerSide& side) {
   const auto milliseconds = [](double seconds) { return static_cast<int>(seconds * 1000); };
   return Json{{"connection", start.connection},
@@ -65,29 +84,10 @@ Json host_options(const Options& options, const WorkerStart& start, const Worker
               {"startup_script", options.startup_script}};
 }
 
-// Neither an argument nor a variable: those are for everybody to read, and the controller's key is
-// among the options.
-int as_file(const std::string& text) {
-  const int fd = ::memfd_create("dipengine-options", 0);
-  if (fd < 0) throw failure("memfd_create");
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t written = ::write(fd, text.data() + done, text.size() - done);
-    if (written < 0) throw failure("write");
-    done += static_cast<std::size_t>(written);
-  }
-  return fd;
-}
-
-void keep_open(int fd) {
-  if (::fcntl(fd, F_SETFD, 0) != 0) throw failure("fcntl");
-}
-
 std::string host_library() {
   const auto folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   return (folder / "../lib/ddipp/libddipp_engine_host.so").lexically_normal().string();
 }
-
-}  // namespace
 
 std::string enter_interpreter(const Interpreter& interpreter, const Options& options,
                               const WorkerStart& start, const WorkerSide& side) {

@@ -29,6 +29,7 @@ std::string gibibytes(long kib) {
 }  // namespace
 
 std::string describe(const WorkerEnd& end) {
+  if (!end.known) return "it was ended together with the nursery that had started it";
   if (WIFEXITED(end.status)) {
     return "it exited with code " + std::to_string(WEXITSTATUS(end.status));
   }

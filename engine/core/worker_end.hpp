@@ -14,6 +14,7 @@ struct WorkerEnd {
   int status = 0;              // as waitpid gives it
   bool out_of_memory = false;  // the kernel killed a process for want of memory meanwhile
   long peak_memory_kib = 0;    // resident
+  bool known = true;           // false: the process is gone, and nobody could see how
 };
 
 // "it was killed by signal 11 (SIGSEGV, segmentation fault)", "it exited with code 3".

@@ -27,6 +27,9 @@ mpi_size = MPI.COMM_WORLD.Get_size()
 """
 
 
+#: Of this engine, once they are known.
+_options: dict[str, Any] = {}
+
 #: Interrupts that come faster than this count as one.
 MIN_INTERVAL_S = 0.05
 
@@ -128,6 +131,12 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.init_gui_pylab()
     app.init_extensions()
     app.init_code()
+
+
+def import_kernel() -> None:
+    """Import all that the kernel needs; before a fork, or at the start of the engine."""
+    with parts_of("ipyparallel", functools.partial(offer_bind_kernel, _options)):
+        from . import kernel  # noqa: F401
 
 
 def offer_bind_kernel(options: dict[str, Any], package: types.ModuleType) -> None:
@@ -234,9 +243,8 @@ def main() -> None:
     code = 1
     try:
         # The registration goes on in the io thread while these imports run.
-        with parts_of("ipyparallel", functools.partial(offer_bind_kernel, options)):
-            from . import kernel  # noqa: F401
-
+        import_kernel()
+        _options.update(options)
         engine_id = host.wait_registered()
         asyncio.run(serve(options, engine_id, arguments))
         code = 0

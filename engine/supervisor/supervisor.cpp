@@ -23,6 +23,7 @@ namespace {
 // More than the worker gives its Python to end.
 constexpr auto kStopPatience = 8s;
 constexpr auto kGroupPatience = 300ms;
+constexpr auto kSilentLook = 20ms;
 constexpr std::size_t kFaultText = 8192;  // of an interpreter's crash report
 
 void log_line(const std::string& text) { std::fprintf(stderr, "dipengine: %s\n", text.c_str()); }
@@ -67,16 +68,19 @@ timespec to_timespec(std::chrono::nanoseconds duration) {
 
 }  // namespace
 
-Supervisor::Supervisor(SupervisorHooks hooks, RestartWhen restart, std::optional<int> id)
+Supervisor::Supervisor(SupervisorHooks hooks, RestartWhen restart, std::optional<int> id,
+                       WorkerSource* source)
     : hooks_(std::move(hooks)),
       policy_(restart),
       id_(id),
+      source_(source),
       state_(make_shared_state()),
       shared_(map_shared_state(state_.get())) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   std::signal(SIGCHLD, SIG_DFL);
   sigemptyset(&watched_);
   sigaddset(&watched_, SIGCHLD);
+  sigaddset(&watched_, SIGIO);  // the worker's source has something to say
   for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM}) {
     struct sigaction action {};
     ::sigaction(number, nullptr, &action);
@@ -127,12 +131,18 @@ void Supervisor::start_worker() {
   oom_kills_ = oom_kills();
   kill_at_.reset();
   started_ = Clock::now();
-  worker_ = ::fork();
-  if (worker_ < 0) throw failure("fork");
-  if (worker_ == 0) become_worker(side);
-  ::setpgid(worker_, worker_);
+  const auto given = source_ == nullptr ? std::nullopt : source_->start(start_, side);
+  worker_ = given ? *given : fork_worker(side);
   warden_.watch(worker_);
   for (const int fd : {side.stdout_write, side.stderr_write, side.fault_write}) ::close(fd);
+}
+
+pid_t Supervisor::fork_worker(const WorkerSide& side) {
+  const pid_t worker = ::fork();
+  if (worker < 0) throw failure("fork");
+  if (worker == 0) become_worker(side);
+  ::setpgid(worker, worker);
+  return worker;
 }
 
 void Supervisor::become_worker(const WorkerSide& side) {
@@ -150,22 +160,28 @@ WorkerEnd Supervisor::watch() {
   while (true) {
     siginfo_t info{};
     int number = 0;
-    if (kill_at_) {
-      const timespec left = to_timespec(*kill_at_ - Clock::now());
+    if (const auto look = next_look()) {
+      const timespec left = to_timespec(*look - Clock::now());
       number = ::sigtimedwait(&watched_, &info, &left);
-      if (Clock::now() >= *kill_at_) {
+      if (kill_at_ && Clock::now() >= *kill_at_) {
         ::kill(-worker_, SIGKILL);
         kill_at_ = Clock::now() + 1s;
       }
     } else {
       number = ::sigwaitinfo(&watched_, &info);
     }
-    if (number == SIGCHLD) {
-      if (const auto end = reap()) return *end;
-    } else if (number > 0) {
+    if (number > 0 && number != SIGCHLD && number != SIGIO) {
       on_signal(number);
+    } else if (const auto end = reap()) {
+      return *end;
     }
   }
+}
+
+std::optional<Supervisor::Clock::time_point> Supervisor::next_look() const {
+  if (source_ == nullptr || !source_->is_silent()) return kill_at_;
+  const auto soon = Clock::now() + kSilentLook;
+  return kill_at_ && *kill_at_ < soon ? *kill_at_ : soon;
 }
 
 void Supervisor::on_signal(int number) {
@@ -189,6 +205,10 @@ std::optional<WorkerEnd> Supervisor::reap() {
     } else if (pid == warden_.pid()) {
       warden_.start();
     }
+  }
+  if (!end && source_ != nullptr) {
+    end = source_->ended();
+    if (end) end->out_of_memory = oom_kills() > oom_kills_;
   }
   return end;
 }

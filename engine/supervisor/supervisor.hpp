@@ -15,6 +15,7 @@
 #include "engine/border/shared_state.hpp"
 #include "engine/core/worker_end.hpp"
 #include "engine/supervisor/warden.hpp"
+#include "engine/supervisor/worker_source.hpp"
 #include "protocol/net/unique_fd.hpp"
 #include "protocol/packing.hpp"
 
@@ -49,8 +50,10 @@ struct SupervisorHooks {
 
 class Supervisor {
  public:
-  // Throws std::system_error. `id`: the first worker's wish.
-  Supervisor(SupervisorHooks hooks, RestartWhen restart, std::optional<int> id);
+  // Throws std::system_error. `id`: the first worker's wish. `source`: where workers come from, if
+  // not from a fork of this process; outlives this.
+  Supervisor(SupervisorHooks hooks, RestartWhen restart, std::optional<int> id,
+             WorkerSource* source = nullptr);
 
   // Until the engine has ended; the exit code is the last worker's.
   int run();
@@ -59,9 +62,12 @@ class Supervisor {
   using Clock = std::chrono::steady_clock;
 
   void start_worker();
+  pid_t fork_worker(const WorkerSide& side);
   [[noreturn]] void become_worker(const WorkerSide& side);
   // Waits for the worker's end; passes signals on.
   WorkerEnd watch();
+  // When to look without a signal; nothing for never.
+  std::optional<Clock::time_point> next_look() const;
   void on_signal(int number);
   std::optional<WorkerEnd> reap();
   void report(const WorkerEnd& end);
@@ -74,6 +80,7 @@ class Supervisor {
   SupervisorHooks hooks_;
   RestartPolicy policy_;
   std::optional<int> id_;
+  WorkerSource* source_;
   Warden warden_;
   sigset_t watched_{};   // blocked here and taken by sigtimedwait
   sigset_t original_{};  // the worker's

@@ -37,11 +37,12 @@ def wait_restarted(client, old_uuid: str) -> None:
     wait_for(lambda: client._engines.get(0) not in (None, old_uuid), what="the next process")
 
 
-@pytest.fixture(scope="module")
-def restarting(tmp_path_factory):
+@pytest.fixture(scope="module", params=["a Python of its own", "a fork of the nursery"])
+def restarting(request, tmp_path_factory):
     running = Cluster(tmp_path_factory.mktemp("profile"))
     running.start_controller()
-    running.start_engine("--restart=always")
+    warm = [f"--nursery={running.folder / 'nursery'}"] if "fork" in request.param else []
+    running.start_engine("--restart=always", *warm)
     yield running.client(1)
     running.stop()
 

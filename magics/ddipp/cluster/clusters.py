@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import DdippError
 from .launchers import engine_environment, runs, wait_for_engines
+from .nursery import nursery_arguments
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,22 @@ class LocalCluster:
 
     @classmethod
     def start(
-        cls, ranks: int, gpus: list[int] | None, *, linger_s: int, timeout_s: float, verbose: bool
+        cls,
+        ranks: int,
+        gpus: list[int] | None,
+        *,
+        linger_s: int,
+        timeout_s: float,
+        verbose: bool,
+        preload: Sequence[str] | None = None,
     ) -> LocalCluster:
         """Start a controller and one engine a rank.
+
+        Parameters
+        ----------
+        preload : sequence of str, optional
+            Modules that a warm process imports, from which the ranks are forked; each rank is a
+            Python of its own if not given.
 
         Raises
         ------
@@ -199,6 +213,8 @@ class LocalCluster:
         """
         import ipyparallel
 
+        environment = engine_environment(gpus)
+        warm = [] if preload is None else nursery_arguments(environment, preload)
         cluster = ipyparallel.Cluster(
             controller="ddipp",
             engines="ddipp",
@@ -210,8 +226,8 @@ class LocalCluster:
             cluster.start_controller_sync()
             cluster.start_engines_sync(
                 n=ranks,
-                environment=engine_environment(gpus),
-                engine_args=["--restart=on-failure"],
+                environment=environment,
+                engine_args=["--restart=on-failure", *warm],
             )
             client = cluster.connect_client_sync()
             wait_for_engines(cluster, client, ranks, timeout_s)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import apps
 from ..cluster.clusters import LocalCluster
+from ..cluster.nursery import PRELOAD
 from ..errors import CellFailed, DdippError
 from ..notebook.display import OutputView, kernel_restarts
 from ..on_rank import membership as rank_side
@@ -82,6 +83,7 @@ class Group:
         timeout_s: float = 60.0,
         verbose: bool = False,
         linger_s: int = 10,
+        fresh: bool = False,
     ) -> Group:
         """Start engines on this machine and form their group.
 
@@ -100,6 +102,8 @@ class Group:
         linger_s : int
             Should this process be killed: seconds that the ranks wait, idle, for another one to
             :meth:`resume` them.
+        fresh : bool
+            Start each rank as a Python of its own, not as a fork of one that has torch loaded.
 
         Raises
         ------
@@ -116,7 +120,12 @@ class Group:
         if ranks is None or ranks < 1:
             raise DdippError("how many ranks? Give GPUs (-g all) or a number of CPU ranks (-n 2)")
         cluster = LocalCluster.start(
-            ranks, chosen, linger_s=linger_s, timeout_s=timeout_s, verbose=verbose
+            ranks,
+            chosen,
+            linger_s=linger_s,
+            timeout_s=timeout_s,
+            verbose=verbose,
+            preload=None if fresh else PRELOAD,
         )
         engine_ids = sorted(cluster.client.ids)
         try:

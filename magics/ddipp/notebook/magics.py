@@ -8,6 +8,8 @@ from typing import Any
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 from ..cluster.clusters import left_behind
+from ..cluster.launchers import engine_environment
+from ..cluster.nursery import kept_warm
 from ..errors import DdippError
 from ..group.group import Group
 from ..group.report import table as report_table
@@ -88,6 +90,11 @@ class DdippMagics(Magics):
         self._adjust(args)
 
     def _make(self, args: argparse.Namespace, asked: bool) -> None:
+        gpus = None if self.group is None else self.group.gpus
+        with kept_warm(engine_environment(gpus)):
+            self._make_anew(args, asked)
+
+    def _make_anew(self, args: argparse.Namespace, asked: bool) -> None:
         start = self._last_start
         if asked or start is None:
             names = ("gpus", "ranks", "connect", "app")
@@ -109,6 +116,7 @@ class DdippMagics(Magics):
                 timeout_s=args.timeout,
                 verbose=args.verbose,
                 linger_s=args.linger,
+                fresh=args.fresh,
             )
         self._last_start = start
         print(self._describe(self.group))

@@ -145,6 +145,11 @@ def makedip() -> Parser:
         help="seconds without progress after which --why is shown by itself, 0 for never [120]",
     )
     parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start each rank as a new Python, not as a fork of one that has loaded torch",
+    )
+    parser.add_argument(
         "--linger",
         type=int,
         default=900,

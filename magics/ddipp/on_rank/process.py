@@ -93,8 +93,11 @@ def _interface_of(address: str) -> str:
 def set_environment(values: dict[str, str], defaults: dict[str, str]) -> None:
     """Set what torchrun would set, and what the user has not chosen."""
     os.environ.update(values)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
+    torch = sys.modules.get("torch")
+    if torch is not None and "OMP_NUM_THREADS" in missing:
+        torch.set_num_threads(int(missing["OMP_NUM_THREADS"]))  # it has read the variable before
 
 
 def show_as(rich: bool) -> None:
