@@ -13,6 +13,7 @@
 #include "controller/core/routing.hpp"
 #include "controller/engines_file.hpp"
 #include "controller/stores/sqlite_store.hpp"
+#include "protocol/extensions.hpp"
 #include "protocol/net/shared_frame.hpp"
 
 namespace ddipp::controller {
@@ -400,8 +401,8 @@ void Controller::perform(const EndCells& action) {
     // In this order: one that is taken out of a collective of NCCL may go on, but for the signal.
     send_reply(endpoints_.control.back, {engine, "hub"}, protocol::SignalRequest::type,
                Json{{"sig", SIGINT}}, Json::object());
-    send_reply(endpoints_.control.back, {engine, "hub"}, "ddipp_cut_request", Json::object(),
-               Json::object());
+    send_reply(endpoints_.control.back, {engine, "hub"}, protocol::extensions::CutRequest::type,
+               protocol::extensions::CutRequest{}, Json::object());
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "controller/core/record.hpp"
 #include "controller/core/registry.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::controller {
 
@@ -28,10 +29,15 @@ class AbandonedCell {
     // Clients send a cell to all engines at once, and the next one when all have answered.
     began_until_ = std::max(*request.received, request.arrived + kSent);
     failed_at_ = now;
+    const auto metadata = protocol::unpack(request.request.metadata, request.packing);
+    const auto terms = protocol::extensions::cell_terms(metadata ? *metadata : protocol::Json());
+    grace_ = !terms ? kGrace
+                    : std::chrono::duration_cast<std::chrono::milliseconds>(
+                          std::chrono::duration<double>(std::min(terms->grace_s, kLongestGrace)));
   }
 
   // The engines, by uuid, on which that cell is outstanding and is to be ended now. To be called
-  // when next_look() has come, which is kGrace later then.
+  // when next_look() has come, which is the grace time later then.
   std::set<std::string> due(const std::vector<RecordPtr>& outstanding, TimePoint now) {
     std::set<std::string> engines;
     for (const auto& record : outstanding) {
@@ -44,12 +50,14 @@ class AbandonedCell {
 
   std::optional<TimePoint> next_look() const {
     if (clients_ || !failed_at_) return std::nullopt;
-    return std::max({*failed_at_, alone_since_, ended_at_}) + kGrace;
+    return std::max({*failed_at_, alone_since_, ended_at_}) + grace_;
   }
 
-  static constexpr std::chrono::seconds kGrace{10};  // what others may go on computing
+  // What others may go on computing, unless the cell says otherwise.
+  static constexpr std::chrono::milliseconds kGrace{10'000};
 
  private:
+  static constexpr double kLongestGrace = 1e6;  // seconds
   static constexpr std::chrono::milliseconds kSent{50};
 
   // A task that any engine may do waits for nobody.
@@ -58,6 +66,7 @@ class AbandonedCell {
   }
 
   bool clients_ = false;
+  std::chrono::milliseconds grace_ = kGrace;
   TimePoint alone_since_{};
   TimePoint ended_at_{};
   std::optional<TimePoint> failed_at_;

@@ -1,6 +1,7 @@
 #include "controller/core/routing.hpp"
 
 #include "protocol/content.hpp"
+#include "protocol/extensions.hpp"
 #include "protocol/message.hpp"
 #include "protocol/session.hpp"
 
@@ -19,7 +20,8 @@ bool looks_like_shutdown_reply(std::string_view header) {
 
 std::optional<PresenceTopic> parse_presence_topic(std::string_view topic) {
   for (const bool local : {true, false}) {
-    const std::string_view prefix = local ? "engine:local:" : "engine:remote:";
+    const std::string_view prefix =
+        local ? protocol::extensions::kLocalPresence : protocol::extensions::kRemotePresence;
     if (topic.starts_with(prefix)) {
       return PresenceTopic{std::string(topic.substr(prefix.size())), local};
     }

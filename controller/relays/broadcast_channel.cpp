@@ -4,6 +4,7 @@
 
 #include "controller/core/routing.hpp"
 #include "controller/relays/wire_records.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::controller {
 
@@ -147,14 +148,16 @@ void BroadcastChannel::remove_engine(const Engine& engine, const std::string& wh
   outlet_.forget(engine.uuid);
   for (const auto& record : ledger_.outstanding_on(engine.uuid)) {
     if (record->queue != Queue::broadcast) continue;
-    fail(*record, "EngineError", death_text(std::to_string(engine.id), record->msg_id, why));
+    fail(*record, "EngineError", death_text(std::to_string(engine.id), record->msg_id, why),
+         protocol::extensions::death_entry({first_line(why)}));
   }
 }
 
-void BroadcastChannel::fail(const Record& record, const std::string& name, const std::string& why) {
+void BroadcastChannel::fail(const Record& record, const std::string& name, const std::string& why,
+                            const protocol::Json& ours) {
   const auto now = std::chrono::system_clock::now();
   const std::string engine = record.engine;
-  auto reply = error_reply(record, name, why, services_.session, now);
+  auto reply = error_reply(record, name, why, services_.session, now, ours);
   services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
   const auto metadata = protocol::unpack(reply.parts.metadata, record.packing);
   ledger_.finish(record.msg_id, std::move(reply.parts), now);

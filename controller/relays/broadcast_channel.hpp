@@ -23,7 +23,8 @@ class BroadcastChannel {
 
   // What the engine owes becomes an error; a joined reply waits for the others only.
   void remove_engine(const Engine& engine, const std::string& why);
-  void fail(const Record& record, const std::string& name, const std::string& why);
+  void fail(const Record& record, const std::string& name, const std::string& why,
+            const protocol::Json& ours = nullptr);
 
   void tick(net::Clock::time_point now);
   std::optional<net::Clock::time_point> next_deadline() const { return outlet_.next_deadline(); }

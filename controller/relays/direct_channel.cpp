@@ -2,6 +2,7 @@
 
 #include "controller/core/routing.hpp"
 #include "controller/relays/wire_records.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::controller {
 
@@ -45,13 +46,15 @@ void DirectChannel::remove_engine(const Engine& engine, const std::string& why) 
   outlet_.forget(engine.uuid);
   for (const auto& record : ledger_.outstanding_on(engine.uuid)) {
     if (record->queue != Queue::mux) continue;
-    fail(*record, "EngineError", death_text(std::to_string(engine.id), record->msg_id, why));
+    fail(*record, "EngineError", death_text(std::to_string(engine.id), record->msg_id, why),
+         protocol::extensions::death_entry({first_line(why)}));
   }
 }
 
-void DirectChannel::fail(const Record& record, const std::string& name, const std::string& why) {
+void DirectChannel::fail(const Record& record, const std::string& name, const std::string& why,
+                         const protocol::Json& ours) {
   const auto now = std::chrono::system_clock::now();
-  auto reply = error_reply(record, name, why, services_.session, now);
+  auto reply = error_reply(record, name, why, services_.session, now, ours);
   services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
   ledger_.finish(record.msg_id, std::move(reply.parts), now);
   net::send(channel_.front, reply.frames);

@@ -28,7 +28,8 @@ class DirectChannel {
   void remove_engine(const Engine& engine, const std::string& why);
 
   // Ends a request that this channel carries with an error.
-  void fail(const Record& record, const std::string& name, const std::string& why);
+  void fail(const Record& record, const std::string& name, const std::string& why,
+            const protocol::Json& ours = nullptr);
 
   void tick(net::Clock::time_point now);
   std::optional<net::Clock::time_point> next_deadline() const { return outlet_.next_deadline(); }

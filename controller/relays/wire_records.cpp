@@ -4,6 +4,7 @@
 
 #include "controller/core/routing.hpp"
 #include "protocol/content.hpp"
+#include "protocol/extensions.hpp"
 #include "protocol/fields.hpp"
 #include "protocol/net/shared_frame.hpp"
 
@@ -55,7 +56,7 @@ net::Multipart request_frames(const Record& record, const std::vector<std::strin
 }
 
 ErrorReply error_reply(const Record& record, const std::string& name, const std::string& why,
-                       protocol::Session& session, protocol::Timestamp now) {
+                       protocol::Session& session, protocol::Timestamp now, const Json& ours) {
   const auto asked = protocol::unpack(record.request.metadata, record.packing);
   protocol::Message reply;
   reply.identities = {record.client};
@@ -67,6 +68,7 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
   if (const auto end = why.find('\n'); end != std::string::npos) {
     reply.content["traceback"].push_back(why.substr(end + 1));
   }
+  if (!ours.is_null()) reply.content[protocol::extensions::kEntry] = ours;
   reply.metadata = {{"engine", record.engine}, {"status", "error"}};
   if (record.queue == Queue::broadcast && asked && asked->is_object()) {
     for (const char* key : {"is_broadcast", "is_coalescing", "original_msg_id"}) {

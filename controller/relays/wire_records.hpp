@@ -28,9 +28,11 @@ struct ErrorReply {
   Parts parts;
 };
 
-// `why`: one line; what follows it goes to the traceback alone.
+// `why`: one line; what follows it goes to the traceback alone. `ours`: what our clients read
+// beside it, see protocol/extensions.hpp.
 ErrorReply error_reply(const Record& record, const std::string& name, const std::string& why,
-                       protocol::Session& session, protocol::Timestamp now);
+                       protocol::Session& session, protocol::Timestamp now,
+                       const protocol::Json& ours = nullptr);
 
 // The msg_id of a whole message that was verified before, "" when there is none.
 std::string request_id(const net::Multipart& message, protocol::Packing packing);

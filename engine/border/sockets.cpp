@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "protocol/address.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::engine {
 namespace {
@@ -64,7 +65,9 @@ zmq::socket_t Sockets::make(zmq::socket_type type) {
 
 std::string Sockets::presence_topic() const {
   const bool local = ipc_ || host_.starts_with("tcp://127.");
-  return (local ? "engine:local:" : "engine:remote:") + uuid_;
+  const auto prefix =
+      local ? protocol::extensions::kLocalPresence : protocol::extensions::kRemotePresence;
+  return std::string(prefix) + uuid_;
 }
 
 void Sockets::connect_channels(int id) {
@@ -96,13 +99,24 @@ void Sockets::connect_channels(int id) {
   ping.connect(url(connection_.hb_ping));
 }
 
+std::set<int> Sockets::ports() const {
+  std::set<int> ports = bound_ports_;
+  if (ipc_) return ports;
+  ports.insert({connection_.common.registration, connection_.mux, connection_.task,
+                connection_.control, connection_.iopub, connection_.hb_ping, connection_.hb_pong});
+  ports.insert(connection_.broadcast.begin(), connection_.broadcast.end());
+  return ports;
+}
+
 BoundPorts Sockets::bind_kernel() {
   standard_input = make(zmq::socket_type::router);
   heartbeat = make(zmq::socket_type::rep);
-  const auto bind = [](zmq::socket_t& socket) {
+  const auto bind = [this](zmq::socket_t& socket) {
     socket.bind("tcp://127.0.0.1:*");
     const std::string endpoint = socket.get(zmq::sockopt::last_endpoint);
-    return std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+    const int port = std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+    bound_ports_.insert(port);
+    return port;
   };
   BoundPorts ports;
   ports.shell = bind(shell);

@@ -2,6 +2,7 @@
 // identity.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include <zmq.hpp>
@@ -32,6 +33,9 @@ class Sockets {
   // connection within one machine does not fail: its end is the end of the process.
   std::string presence_topic() const;
 
+  // TCP ports of the controller that these sockets are connected to, and their own.
+  std::set<int> ports() const;
+
  private:
   std::string url(int port) const;
   zmq::socket_t make(zmq::socket_type type);
@@ -40,6 +44,7 @@ class Sockets {
   std::string uuid_;
   std::string host_;  // transport://address to connect to
   bool ipc_ = false;
+  std::set<int> bound_ports_;
   net::CurveKeys curve_;
   zmq::context_t context_;
   std::string registration_url_;

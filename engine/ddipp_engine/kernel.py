@@ -22,6 +22,9 @@ from traitlets import Integer, Type
 from .session import IOPUB, Channel, Request
 from .shell import EngineShell, printable
 
+#: See protocol/extensions.hpp.
+EXTENSIONS_VERSION = 1
+
 
 @contextlib.contextmanager
 def without_debugger() -> Iterator[None]:
@@ -258,12 +261,30 @@ class EngineKernel(IPythonKernel):
     async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell; a failure says which engine it was."""
         host.set_title(title(args[0] if args else kwargs["code"]))
+        self.shell.begin_request()
         content = super().do_execute(*args, **kwargs)
         if inspect.isawaitable(content):
             content = await content
         if content["status"] == "error":
             content["engine_info"] = self.engine_info("execute")
+        if (shown := self.shell.shown_error()) is not None:
+            content["ddipp"] = self._facts(*shown, failed=content["status"] == "error")
         return content
+
+    def _facts(self, error: BaseException, traceback: list[str], *, failed: bool) -> dict[str, Any]:
+        """Return what our clients read beside ipyparallel's fields: docs/protocol.md."""
+        try:
+            facts = dict(self.shell.describe_failure(error))
+        except Exception as second:
+            self.log.error("can't describe %r: %r", type(error), second)
+            facts = {}
+        if not failed:
+            facts["shown"] = {
+                "ename": type(error).__name__,
+                "evalue": str(printable(error)),
+                "traceback": traceback,
+            }
+        return {"version": EXTENSIONS_VERSION, **facts}
 
     def apply_request(self, stream: Channel, ident: list[bytes], parent: Request) -> None:
         """Call the function that a client sent and send back what it returns."""

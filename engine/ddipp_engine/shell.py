@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
@@ -29,6 +30,30 @@ class EngineShell(ZMQInteractiveShell):
     """ipykernel's shell; an exception that can't be printed is reported under its name."""
 
     _shown = 0  # id() of the exception that was shown last
+    _shown_error: tuple[BaseException, list[str]] | None = None  # in this request
+    _last_before: BaseException | None = None  # shown before this request
+    #: What is known of an exception beside its name and text; goes with the reply.
+    describe_failure: Callable[[BaseException], dict[str, Any]] = staticmethod(lambda _: {})
+
+    def begin_request(self) -> None:
+        """Forget what earlier requests have shown."""
+        self._shown_error = None
+        self._last_before = getattr(sys, "last_value", None)
+
+    def shown_error(self) -> tuple[BaseException, list[str]] | None:
+        """Return the first error that this request has shown, and its traceback.
+
+        ``%run``, ``%%time`` and others show errors without failing the request.
+        """
+        return self._shown_error
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Show an error; see IPython."""
+        super().showtraceback(exc_tuple, *args, **kwargs)
+        value = exc_tuple[1] if exc_tuple is not None else sys.exc_info()[1]
+        # %tb shows one of an earlier request.
+        if value is not None and value is not self._last_before and self._shown_error is None:
+            self._shown_error = value, list(self._last_traceback or [])
 
     def init_hooks(self) -> None:
         """Let ``name?`` display its text: clients of engines have no pager."""

@@ -2,14 +2,35 @@
 // it hands on.
 #include <csignal>
 
+#include "engine/host/connections.hpp"
 #include "engine/host/engine_io.hpp"
 #include "engine/host/engine_replies.hpp"
 #include "protocol/content.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::engine {
 
 using namespace std::chrono_literals;
+namespace extensions = protocol::extensions;
 using protocol::Json;
+
+namespace {
+
+const char* name_of(Interrupted outcome) {
+  switch (outcome) {
+    case Interrupted::sent:
+      return "sent";
+    case Interrupted::kept:
+      return "kept";
+    case Interrupted::idle:
+      return "idle";
+    case Interrupted::gone:
+      return "gone";
+  }
+  return "";
+}
+
+}  // namespace
 
 void EngineIo::on_request(ChannelName channel, net::Multipart& message) {
   const auto frames = net::views(message);
@@ -48,32 +69,37 @@ void EngineIo::on_control(Request& request) {
     shared_.inbox.interrupt();
     return reply(request, "interrupt_reply", protocol::OkReply{}, Json::object());
   }
-  if (type == "ddipp_cut_request") return cut_request(request);
-  if (type == "ddipp_replay_request") return replay_request(request);
-  if (type == "ddipp_report_request") return report_request(request);
+  if (type == extensions::CutRequest::type) return cut_request(request);
+  if (type == extensions::ReplayRequest::type) return replay_request(request);
+  if (type == extensions::ReportRequest::type) return report_request(request);
   shared_.inbox.push(std::move(request));
 }
 
-// Ours: frees a rank that waits in a collective. {"generation": that the client means, or none for
-// the present one}.
+// Ours: frees a rank that waits in a collective.
 void EngineIo::cut_request(Request& request) {
   const auto json = protocol::unpack(net::view(request.content), session_.packing());
-  const Json meant = json && json->is_object() ? json->value("generation", Json()) : Json("?");
-  if (!meant.is_null() && !meant.is_number_integer()) {
-    return reply(request, "ddipp_cut_reply",
+  const auto wish = protocol::parse_content<extensions::CutRequest>(json ? *json : Json("?"));
+  if (!wish) {
+    return reply(request, extensions::CutRequest::reply_type,
                  protocol::error_content("ValueError", "the generation is not a number"),
                  Json::object());
   }
-  const int generation = meant.is_null() ? shared_.group_guard.generation() : meant.get<int>();
-  const auto count = shared_.group_guard.cut(generation);
-  reply(request, "ddipp_cut_reply", Json{{"status", "ok"}, {"connections", count}}, Json::object());
+  const int present = shared_.group_guard.generation();
+  const int generation = wish->generation.value_or(present);
+  extensions::CutReply answer;
+  answer.connections = shared_.group_guard.cut(generation);
+  if (wish->everything && generation == present) {
+    shared_.log.warn("asked to shut down all connections but the engine's own");
+    answer.connections += shut_down_connections(sockets_.ports());
+  }
+  reply(request, extensions::CutRequest::reply_type, answer, Json::object());
 }
 
-// Ours: what a request has shown, for a client that was not there. {"msg_id": of the request, or
-// none for the last that showed something}.
+// Ours: what a request has shown, for a client that was not there.
 void EngineIo::replay_request(Request& request) {
   const auto asked = protocol::unpack(net::view(request.content), session_.packing());
-  const std::string msg_id = asked && asked->is_object() ? asked->value("msg_id", "") : "";
+  const auto wish = protocol::parse_content<extensions::ReplayRequest>(asked ? *asked : Json());
+  const std::string msg_id = wish ? wish->msg_id : "";
   Json answer{{"status", "ok"}, {"msg_id", nullptr}, {"outputs", Json::array()}, {"left_out", 0}};
   const auto& entries = history_.entries();
   for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
@@ -89,7 +115,7 @@ void EngineIo::replay_request(Request& request) {
     }
     break;
   }
-  reply(request, "ddipp_replay_reply", answer, Json::object());
+  reply(request, extensions::ReplayRequest::reply_type, answer, Json::object());
 }
 
 void EngineIo::abort_request(Request& request) {
@@ -110,8 +136,13 @@ void EngineIo::signal_request(Request& request) {
                  protocol::error_content("ValueError", "there is no such signal"), Json::object());
   }
   shared_.log.info("asked for signal {}", *number);
-  reply(request, "signal_reply", protocol::OkReply{}, Json::object());
-  if (*number == SIGINT) shared_.inbox.interrupt();
+  Json answer = protocol::OkReply{};
+  if (*number == SIGINT) {
+    const auto wish = protocol::parse_content<extensions::InterruptFor>(*json);
+    const auto outcome = shared_.inbox.interrupt(wish ? wish->msg_id : "");
+    answer[extensions::kEntry] = {{"interrupt", name_of(outcome)}};
+  }
+  reply(request, "signal_reply", answer, Json::object());
   if (*number == SIGINT || *number == 0) return;  // 0 asks only whether the engine is there
   // A deadly signal waits until the reply is on its way.
   pending_signal_ = *number;

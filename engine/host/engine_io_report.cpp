@@ -5,10 +5,12 @@
 
 #include "engine/host/engine_io.hpp"
 #include "protocol/content.hpp"
+#include "protocol/extensions.hpp"
 
 namespace ddipp::engine {
 
 using namespace std::chrono_literals;
+namespace extensions = protocol::extensions;
 using protocol::Json;
 
 namespace {
@@ -46,18 +48,12 @@ std::uint64_t resident_memory() {
 
 }  // namespace
 
-// {"stack": whether to take the stack, "gpu": UUID or index of the rank's GPU}; both may be left
-// out.
 void EngineIo::report_request(Request& request) {
   const auto asked = protocol::unpack(net::view(request.content), session_.packing());
-  const Json options = asked && asked->is_object() ? *asked : Json::object();
-  const auto gpu = options.value("gpu", Json());
-  PendingReport report{std::move(request), gpu.is_string() ? gpu.get<std::string>() : "",
-                       shared_.inbox.running_for(), shared_.inbox.title(),
-                       net::Clock::now() + kStackPatience};
-  if (options.value("stack", Json()) != Json(true) || !shared_.stack_sampler.ask()) {
-    return answer(report);
-  }
+  const auto wish = protocol::parse_content<extensions::ReportRequest>(asked ? *asked : Json());
+  PendingReport report{std::move(request), wish ? wish->gpu : "", shared_.inbox.running_for(),
+                       shared_.inbox.title(), net::Clock::now() + kStackPatience};
+  if (!wish || !wish->stack || !shared_.stack_sampler.ask()) return answer(report);
   stack_.clear();
   reports_.push_back(std::move(report));
 }
@@ -75,7 +71,9 @@ void EngineIo::answer_reports() {
 
 void EngineIo::answer(const PendingReport& pending) {
   const auto& running = pending.running;
+  const auto unanswered = shared_.inbox.unanswered_for();
   Json content{{"status", "ok"},
+               {"version", extensions::kVersion},
                {"pid", ::getpid()},
                {"host", host_name()},
                {"memory", resident_memory()},
@@ -88,6 +86,8 @@ void EngineIo::answer(const PendingReport& pending) {
                {"collectives", 0},
                {"finished", 0},
                {"gloo_wait", seconds(gloo_waits::oldest())},
+               {"cut", shared_.group_guard.was_cut()},
+               {"unanswered", unanswered ? seconds(*unanswered) : 0.0},
                {"aborting", 0},
                {"gpu", nullptr}};
   if (const auto torch = shared_.group_guard.report()) {
@@ -101,7 +101,7 @@ void EngineIo::answer(const PendingReport& pending) {
                           {"memory_total", figures->memory_total},
                           {"utilisation", figures->utilisation}};
   }
-  reply(pending.request, "ddipp_report_reply", content, Json::object());
+  reply(pending.request, extensions::ReportRequest::reply_type, content, Json::object());
 }
 
 }  // namespace ddipp::engine

@@ -82,13 +82,33 @@ class Register {
                             : std::chrono::steady_clock::now() - waiting_.front()->since;
   }
 
+  void note_failure(const std::string& text) {
+    const std::lock_guard lock(mutex_);
+    if (std::ranges::find(failures_, text) != failures_.end()) return;
+    if (failures_.size() == kFailures) failures_.erase(failures_.begin());
+    failures_.push_back(text);
+  }
+
+  std::vector<std::string> failures() {
+    const std::lock_guard lock(mutex_);
+    return failures_;
+  }
+
+  void forget_failures() {
+    const std::lock_guard lock(mutex_);
+    failures_.clear();
+  }
+
   [[noreturn]] static void throw_aborted() {
     throw std::runtime_error("the collective was aborted: its group has ended");
   }
 
  private:
+  static constexpr std::size_t kFailures = 16;
+
   std::mutex mutex_;
   bool aborted_ = false;
+  std::vector<std::string> failures_;
   std::vector<Waiting*> waiting_;
 };
 
@@ -98,7 +118,8 @@ Register& all() {
   return *instance;
 }
 
-bool wait(const Direction& direction, void* buffer, int* rank, std::chrono::milliseconds timeout) {
+bool wait_noted(const Direction& direction, void* buffer, int* rank,
+                std::chrono::milliseconds timeout) {
   Waiting waiting{buffer, direction.abort};
   all().enter(waiting);
   const auto leave = [](Waiting* entry) { all().leave(*entry); };
@@ -107,6 +128,15 @@ bool wait(const Direction& direction, void* buffer, int* rank, std::chrono::mill
   entered.reset();
   if (waiting.aborted) Register::throw_aborted();
   return done;
+}
+
+bool wait(const Direction& direction, void* buffer, int* rank, std::chrono::milliseconds timeout) {
+  try {
+    return wait_noted(direction, buffer, rank, timeout);
+  } catch (const std::exception& error) {
+    all().note_failure(error.what());
+    throw;
+  }
 }
 
 bool wait_recv(void* buffer, int* rank, std::chrono::milliseconds timeout) {
@@ -220,5 +250,9 @@ void allow() { all().allow(); }
 void abort() { all().abort(); }
 
 std::chrono::steady_clock::duration oldest() { return all().oldest(); }
+
+std::vector<std::string> failures() { return all().failures(); }
+
+void forget_failures() { all().forget_failures(); }
 
 }  // namespace ddipp::engine::gloo_waits

@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 namespace ddipp::engine::gloo_waits {
 
@@ -29,5 +30,10 @@ void abort();
 
 // How long the longest of the present waits has lasted; 0 when nothing waits. Any thread.
 std::chrono::steady_clock::duration oldest();
+
+// What the waits said that have failed since forget_failures(), the last ones. An exception with
+// one of these texts comes from a collective, whoever passes it on. Any thread.
+std::vector<std::string> failures();
+void forget_failures();
 
 }  // namespace ddipp::engine::gloo_waits

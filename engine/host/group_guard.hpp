@@ -6,6 +6,8 @@
 // used, a thread of Python's waits for cut_event().
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <optional>
 #include <sys/socket.h>
@@ -31,6 +33,7 @@ class GroupGuard {
   void begin(int generation) {
     const std::lock_guard lock(mutex_);
     generation_ = generation;
+    was_cut_ = false;
     connections_.clear();
     gloo_waits::allow();
   }
@@ -57,6 +60,7 @@ class GroupGuard {
   std::size_t cut(int generation) {
     const std::lock_guard lock(mutex_);
     if (generation != generation_) return 0;
+    was_cut_ = true;
     if (abort_ != nullptr) abort_(generation);
     gloo_waits::abort();
     net::raise_event(cut_event_.get());
@@ -67,6 +71,21 @@ class GroupGuard {
       if (::shutdown(connection.fd, SHUT_RDWR) == 0) ++count;
     }
     return count;
+  }
+
+  // Whether this generation was cut.
+  bool was_cut() const {
+    const std::lock_guard lock(mutex_);
+    return was_cut_;
+  }
+
+  // Whether this generation can't go on: it was cut, or a connection has ended that another rank
+  // has closed.
+  bool is_broken() const {
+    const std::lock_guard lock(mutex_);
+    return was_cut_ || std::ranges::any_of(connections_, [](const Connection& one) {
+             return inode(one.fd) != one.inode || (!is_listening(one.fd) && has_ended(one.fd));
+           });
   }
 
   // Readable after each cut of the current generation.
@@ -98,11 +117,19 @@ class GroupGuard {
     return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening != 0;
   }
 
+  // Nothing that is there is taken.
+  static bool has_ended(int fd) {
+    char byte = 0;
+    const auto got = ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+  }
+
   mutable std::mutex mutex_;
   net::UniqueFd cut_event_;
   Abort abort_ = nullptr;
   Report report_ = nullptr;
   int generation_ = -1;
+  bool was_cut_ = false;
   std::vector<Connection> connections_;
 };
 

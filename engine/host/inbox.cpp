@@ -2,10 +2,25 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "engine/host/children.hpp"
 
 namespace ddipp::engine {
+namespace {
+
+constexpr std::size_t kRemembered = 128;  // ids of requests
+
+void remember(std::deque<std::string>& ids, const std::string& id) {
+  if (ids.size() == kRemembered) ids.pop_front();
+  ids.push_back(id);
+}
+
+bool contains(const std::deque<std::string>& ids, const std::string& id) {
+  return std::ranges::find(ids, id) != ids.end();
+}
+
+}  // namespace
 
 void Inbox::push(Request request) {
   {
@@ -21,6 +36,8 @@ std::optional<Request> Inbox::take() {
   if (queue.empty()) return std::nullopt;
   std::optional<Request> request(std::move(queue.front()));
   queue.pop_front();
+  current_ = request->msg_id;
+  begun_ = false;
   return request;
 }
 
@@ -73,6 +90,13 @@ void Inbox::set_running(bool running) {
   running_ = running;
   running_since_ = std::chrono::steady_clock::now();
   title_.clear();
+  if (!running) {
+    interrupted_at_.reset();
+    if (std::exchange(begun_, false)) remember(ended_, current_);
+    return;
+  }
+  begun_ = true;
+  if (std::erase(to_interrupt_, current_) > 0) send_interrupt();
 }
 
 void Inbox::set_title(std::string title) {
@@ -91,12 +115,37 @@ std::optional<std::chrono::nanoseconds> Inbox::running_for() const {
   return std::chrono::steady_clock::now() - running_since_;
 }
 
-bool Inbox::interrupt() {
-  const std::lock_guard lock(mutex_);
-  if (!running_) return false;
+void Inbox::send_interrupt() {
+  // The system() of the C library ignores SIGINT while it waits: it is meant for its child then.
+  struct sigaction action {};
+  ::sigaction(SIGINT, nullptr, &action);
+  if (action.sa_handler == SIG_IGN) signal_children(SIGINT);
   ::pthread_kill(python_thread_, SIGINT);
-  signal_children(SIGINT);
-  return true;
+  const bool will_be_noticed = python_call_ != nullptr && python_call_();
+  if (will_be_noticed && !interrupted_at_) interrupted_at_ = std::chrono::steady_clock::now();
+}
+
+Interrupted Inbox::interrupt(const std::string& msg_id) {
+  const std::lock_guard lock(mutex_);
+  if (running_ && (msg_id.empty() || msg_id == current_)) {
+    send_interrupt();
+    return Interrupted::sent;
+  }
+  if (msg_id.empty()) return Interrupted::idle;
+  if (contains(ended_, msg_id)) return Interrupted::gone;
+  if (!contains(to_interrupt_, msg_id)) remember(to_interrupt_, msg_id);
+  return Interrupted::kept;
+}
+
+void Inbox::interrupt_taken() {
+  const std::lock_guard lock(mutex_);
+  interrupted_at_.reset();
+}
+
+std::optional<std::chrono::nanoseconds> Inbox::unanswered_for() const {
+  const std::lock_guard lock(mutex_);
+  if (!interrupted_at_) return std::nullopt;
+  return std::chrono::steady_clock::now() - *interrupted_at_;
 }
 
 }  // namespace ddipp::engine

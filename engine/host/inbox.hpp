@@ -15,6 +15,9 @@
 
 namespace ddipp::engine {
 
+// What became of an interrupt.
+enum class Interrupted { sent, kept, idle, gone };
+
 // Any thread. `python_thread` is the one that calls take() and set_running().
 class Inbox {
  public:
@@ -52,14 +55,26 @@ class Inbox {
   // How long the request that runs has run; nothing when idle.
   std::optional<std::chrono::nanoseconds> running_for() const;
 
-  // Sends SIGINT to the Python thread and to the processes that Python has started (workers of a
-  // data loader) if it runs a request; false when it is idle. Held together
-  // with set_running() so that a late signal never meets the next request.
-  bool interrupt();
+  // Sends SIGINT to the Python thread if it runs a request, and not to its children: the workers of
+  // a data loader would be lost for good. Held together with set_running() so that a late signal
+  // never meets the next request.
+  //
+  // With the id of a request it is for that one: kept until it begins, though it may not have come
+  // yet, and forgotten once it has ended.
+  Interrupted interrupt(const std::string& msg_id = "");
+
+  // How an interrupt calls Python, so that the moment is known at which it runs again: `call` has
+  // to let the Python thread call interrupt_taken() when it does.
+  void set_python_call(bool (*call)()) { python_call_ = call; }
+  void interrupt_taken();
+
+  // Since when Python has not run after an interrupt; nothing when there is none.
+  std::optional<std::chrono::nanoseconds> unanswered_for() const;
 
  private:
   template <class Predicate>
   std::vector<Request> remove_if(Predicate matches);  // with mutex_ held
+  void send_interrupt();                              // with mutex_ held
 
   pthread_t python_thread_;
   net::UniqueFd event_;
@@ -69,6 +84,12 @@ class Inbox {
   std::unordered_set<std::string> aborted_;
   bool stopping_ = false;
   bool running_ = false;
+  bool begun_ = false;                    // current_ has run, if only for a moment
+  std::string current_;                   // the request that was taken last
+  std::deque<std::string> ended_;         // the last ones
+  std::deque<std::string> to_interrupt_;  // those that have not begun
+  bool (*python_call_)() = nullptr;
+  std::optional<std::chrono::steady_clock::time_point> interrupted_at_;
   std::string title_;
   std::chrono::steady_clock::time_point running_since_;
 };

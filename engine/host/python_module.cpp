@@ -49,6 +49,15 @@ PyObject* start(PyObject*, PyObject* args) {
     return nullptr;
   }
   ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  // Python makes such calls, as it does its signal handlers, before the next line that it runs.
+  context->inbox.set_python_call([] {
+    return Py_AddPendingCall(
+               [](void*) {
+                 if (!forked) context->inbox.interrupt_taken();
+                 return 0;
+               },
+               nullptr) == 0;
+  });
   Py_AtExit(finish_host);  // for a Python half that could not start
   return none();
 }
@@ -173,6 +182,7 @@ PyObject* stopping(PyObject*, PyObject*) { return PyBool_FromLong(context->inbox
 PyObject* set_running(PyObject*, PyObject* args) {
   int running = 0;
   if (PyArg_ParseTuple(args, "p", &running) == 0) return nullptr;
+  if (running != 0) gloo_waits::forget_failures();
   context->inbox.set_running(running != 0);
   return none();
 }
@@ -223,6 +233,18 @@ PyObject* guard_gloo(PyObject*, PyObject*) {
 PyObject* allow_waits(PyObject*, PyObject*) {
   gloo_waits::allow();
   return none();
+}
+
+PyObject* group_state(PyObject*, PyObject*) {
+  PyRef texts(PyList_New(0));
+  for (const auto& text : gloo_waits::failures()) {
+    const PyRef item(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+    if (!texts || !item || PyList_Append(texts.get(), item.get()) != 0) return nullptr;
+  }
+  const auto& guard = context->group_guard;
+  return Py_BuildValue("(NNN)", PyBool_FromLong(guard.was_cut()),
+                       PyBool_FromLong(guard.is_broken()), texts.release());
 }
 
 PyObject* set_torch_plugin(PyObject*, PyObject* args) {
@@ -390,6 +412,9 @@ PyMethodDef methods[] = {
      "Let a cut request end waits of Gloo; returns '' or why it can't, once torch is loaded."},
     {"allow_waits", allow_waits, METH_NOARGS,
      "Let Gloo wait again: a group that is not of a generation begins."},
+    {"group_state", group_state, METH_NOARGS,
+     "(cut, broken, texts): whether this generation was cut; whether it can't go on, a peer's "
+     "connection having ended, too; what waits of Gloo have failed with in this request."},
     {"set_torch_plugin", set_torch_plugin, METH_VARARGS,
      "set_torch_plugin(abort, report): addresses of the plug-in's C functions."},
     {"cut_sockets", cut_sockets, METH_VARARGS,

@@ -18,8 +18,11 @@ _magics: Any = None
 def __getattr__(name: str) -> Any:
     # The ranks import this package too and need no client.
     if name == "Group":
+        from .group import announcer
         from .group.group import Group
+        from .notebook.announcer import NotebookAnnouncer
 
+        announcer.set_default(NotebookAnnouncer())
         return Group
     raise AttributeError(name)
 

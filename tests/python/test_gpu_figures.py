@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 from conftest import Cluster
+from ddipp.backends import backend_named
 from ddipp.cluster.launchers import engine_environment
 from ddipp.group.calls import Ranks
 from ddipp.group.formation import environments
@@ -84,11 +85,11 @@ def test_ranks_see_the_gpus_of_their_group_in_rank_order(monkeypatch: pytest.Mon
 def test_the_watchdog_of_nccl_keeps_still_unless_the_user_wants_it():
     facts = [{"host": "here", "cores": 4, "interface": ""}] * 2
     with mock.patch.dict(os.environ, {"TORCH_NCCL_ENABLE_MONITORING": "1"}, clear=True):
-        for values, defaults in environments(facts, "nccl"):
+        for values, defaults in environments(facts, backend_named("nccl")):
             set_environment(values, defaults)
         assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
         assert os.environ["TORCH_NCCL_ENABLE_MONITORING"] == "1"
-    _, defaults = environments(facts, "gloo")[0]
+    _, defaults = environments(facts, backend_named("gloo"))[0]
     assert not any("NCCL" in name for name in defaults)
 
 

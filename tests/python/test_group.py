@@ -13,8 +13,9 @@ import pytest
 from conftest import Notebook, wait_for
 from ddipp import CellFailed, DdippError, Group
 from ddipp.errors import RanksLost
-from ddipp.group.cell import summarize
+from ddipp.group.failures import summarize
 from ddipp.group.report import RankReport, parse_stack, table
+from ddipp.recovery.facts import Outcome
 
 MODEL = """%%dip
 torch.manual_seed(0)
@@ -238,7 +239,8 @@ def test_peers_are_folded_by_what_they_were_doing():
         3: Failure("KeyboardInterrupt", ""),
     }
     reports = [RankReport(rank, "idle", collective="all_reduce", number=118) for rank in range(4)]
-    assert summarize(errors, reports, False) == (
+    outcomes = {rank: Outcome.CONSEQUENCE for rank in (0, 2, 3)} | {1: Outcome.CAUSE}
+    assert summarize(errors, outcomes, reports, False) == (
         "rank 1 raised ValueError; ranks 0, 2 aborted in all_reduce #118 because rank 1 raised "
         "ValueError; rank 3 stopped because rank 1 raised ValueError"
     )

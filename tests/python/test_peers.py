@@ -5,120 +5,81 @@ The GPUs themselves are seen by ``make gpu-check``.
 
 from __future__ import annotations
 
-import signal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ddipp import CellFailed, CellInterrupted, DdippError, Group
 from ddipp.errors import DevicesLost
-from ddipp.group.cell import summarize
-from ddipp.group.peers import NcclPeers
+from ddipp.group.failures import summarize
 from ddipp.group.report import RankReport
+from ddipp.recovery.actions import Cut, Interrupt, Settle
+from ddipp.recovery.cell import CellFate
+from ddipp.recovery.facts import Conduct, Outcome
+from ddipp.recovery.policy import Policy
+
+CAUSE, DEATH = Outcome.CAUSE, Outcome.DEATH
 
 
-class StandIn:
-    """A group whose ranks have begun so many collectives, and which notes what is done to them."""
-
-    generation = 3
-
-    def __init__(self, *collectives: int) -> None:
-        self.collectives = list(collectives)
-        self.dead: set[int] = set()
-        self.settled: set[int] = set()
-        self.done: list[Any] = []
-        self.limits = SimpleNamespace(grace_s=10.0)
-        self.ranks = self
-
-    def reports(self, *, stack: bool) -> list[RankReport]:
-        return [
-            RankReport(rank, "dead")
-            if rank in self.dead
-            else RankReport(rank, "busy", collectives=begun)
-            for rank, begun in enumerate(self.collectives)
-        ]
-
-    def living(self, ranks: list[int]) -> list[int]:
-        return [rank for rank in ranks if rank not in self.dead]
-
-    def start(self, rank: int, function: Any, *args: Any) -> Any:
-        return SimpleNamespace(ready=lambda: rank in self.settled)
-
-    def forget(self, results: list[Any]) -> None:
-        self.done.append(("forget", len(results)))
-
-    def signal(self, sig: int, ranks: list[int]) -> None:
-        self.done.append((sig, ranks))
-
-    def cut(self, ranks: list[int]) -> None:
-        self.done.append(("cut", ranks))
+def fate(ranks: int) -> CellFate:
+    return CellFate(range(ranks), 3, Policy(), Conduct(queued=True))
 
 
-@pytest.fixture(autouse=True)
-def _look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NcclPeers, "_PERIOD_S", 0.0)
+def seen(*collectives: int, dead: int | None = None) -> list[RankReport]:
+    return [
+        RankReport(rank, "dead") if rank == dead else RankReport(rank, "busy", collectives=begun)
+        for rank, begun in enumerate(collectives)
+    ]
 
 
 def test_peers_are_aborted_once_the_failed_rank_has_settled():
-    group = StandIn(7, 5, 5)
-    peers = NcclPeers(group)
-    peers.failed([1])
-    peers.free([0, 2], [1])
-    assert group.done == []  # of the five collectives some may still be under way
-    group.settled.add(1)
-    peers.free([0, 2], [1])
-    assert group.done == [(signal.SIGINT, [0]), ("cut", [0])]
-    group.done.clear()
-    peers.free([0, 2], [1])
-    assert group.done == [(signal.SIGINT, []), ("cut", [])]  # once is enough; rank 2 computes
-    group.collectives[2] = 6
-    peers.free([0, 2], [1])
-    assert group.done[-1] == ("cut", [2])
-    assert peers.aborted == {0: 6, 2: 6}
-    peers.forget()
-    assert group.done[-1] == ("forget", 1)
+    cell = fate(3)
+    assert cell.results({1: CAUSE}, 1.0) == [Settle(3, (1,))]
+    assert cell.wants_sights(1.0)
+    assert cell.sights(seen(7, 5, 5), 1.0) == []  # some of the five may still be under way
+    cell.settled([1])
+    assert cell.sights(seen(7, 5, 5), 1.1) == [Interrupt(3, (0,)), Cut(3, (0,))]
+    assert cell.sights(seen(7, 5, 5), 1.2) == []  # once is enough; rank 2 computes
+    assert cell.sights(seen(7, 5, 6), 1.3) == [Interrupt(3, (2,)), Cut(3, (2,))]
+    assert cell.aborted == {0: 6, 2: 6}
 
 
 def test_a_failed_rank_that_waits_for_another_failed_one_is_not_waited_for():
-    group = StandIn(7, 5, 4)
-    peers = NcclPeers(group)
-    peers.failed([1])
-    peers.failed([2])
-    group.settled.add(2)  # rank 1 can't: its fifth collective needs rank 2
-    peers.free([0], [1, 2])
-    assert group.done[-1] == ("cut", [0])
+    cell = fate(3)
+    cell.results({1: CAUSE}, 1.0)
+    cell.results({2: CAUSE}, 1.1)
+    cell.settled([2])  # rank 1 can't: its fifth collective needs rank 2
+    assert cell.sights(seen(7, 5, 4), 1.2)[-1] == Cut(3, (0,))
 
 
 def test_peers_of_a_dead_rank_are_aborted_at_once():
-    group = StandIn(7, 0)
-    group.dead.add(1)
-    peers = NcclPeers(group)
-    peers.failed([])
-    peers.free([0], [1])
-    assert group.done == [(signal.SIGINT, [0]), ("cut", [0])]
-    assert peers.aborted == {0: 0}
+    cell = fate(2)
+    assert cell.results({1: DEATH}, 1.0) == []
+    assert cell.sights(seen(7, 0, dead=1), 1.0) == [Interrupt(3, (0,)), Cut(3, (0,))]
+    assert cell.aborted == {0: 0}
 
 
 def test_the_collective_that_was_waited_for_is_named_not_the_last_one_queued():
     class ValueErrorThere(Exception):
         ename, evalue = "ValueError", ""
 
-    class Interrupt(Exception):
+    class Interrupted(Exception):
         ename, evalue = "KeyboardInterrupt", ""
 
     reports = [
         RankReport(0, "idle", collective="all_reduce", number=9),
         RankReport(1, "idle", collective="all_reduce", number=5),
     ]
-    errors: dict[int, Exception] = {1: ValueErrorThere(), 0: Interrupt()}
+    errors: dict[int, Exception] = {1: ValueErrorThere(), 0: Interrupted()}
+    outcomes = {1: CAUSE, 0: Outcome.CONSEQUENCE}
     ending = " because rank 1 raised ValueError"
-    for aborted, said in [
+    cases: list[tuple[Any, str]] = [
         ({0: 6}, "rank 0 aborted in collective #6"),
         ({0: 9}, "rank 0 aborted in all_reduce #9"),
         ({0: 0}, "rank 0 aborted in all_reduce #9"),
         ({}, "rank 0 stopped"),
-    ]:
-        assert summarize(errors, reports, False, aborted).endswith(said + ending)
+    ]
+    for aborted, said in cases:
+        assert summarize(errors, outcomes, reports, False, aborted).endswith(said + ending)
 
 
 # --- on ranks ------------------------------------------------------------------------------------

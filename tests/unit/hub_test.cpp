@@ -420,6 +420,18 @@ TEST_CASE("a cell that failed on one engine is ended on the others when no clien
     fail("cell c", noon + 26s);
     CHECK(ended(60s).empty());
   }
+  SUBCASE("after the time that the cell itself gives them") {
+    for (const char* engine : {"a", "b"}) {
+      auto record = ddipp::test::make_record(std::string("cell ") + engine, engine);
+      record->msg_type = "execute_request";
+      record->arrived = noon;
+      record->request.metadata = R"({"label": null, "ddipp": {"version": 1, "grace": 30.5}})";
+      world.ledger.submit(record);
+    }
+    fail("cell a", noon + 5s);
+    CHECK(ended(35s).empty());
+    CHECK(ended(36s) == std::set<std::string>{"b"});
+  }
   SUBCASE("a client does it itself; the grace time begins when it is gone") {
     world.hub.on_clients(true, kStart);
     submit("cell a", "a", noon);

@@ -7,18 +7,17 @@ import contextlib
 import os
 import signal as signals
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..on_rank import process as rank_process
+from ..recovery.actions import Cut
+from ..recovery.leftover import Formation
+from ..recovery.policy import Policy
+from ..shared import wire
+from .failures import is_death, keep_facts
 from .interrupts import Interrupts
 from .report import RankReport
-
-
-def is_death(error: BaseException) -> bool:
-    """Tell whether a call failed because an engine has died."""
-    names = [one[0] for one in getattr(error, "elist", [])]
-    return "EngineError" in (getattr(error, "ename", ""), type(error).__name__, *names)
 
 
 @contextlib.contextmanager
@@ -43,6 +42,12 @@ class Ranks:
         The engine of each rank.
     gpus : sequence of str, optional
         The GPU of each rank, its UUID; for reports.
+
+    Attributes
+    ----------
+    grace_s : float or None
+        What the controller lets other ranks compute when a cell has failed on one and nobody is
+        there to see it.
     """
 
     _PATIENCE_S = 3.0  # with a rank that is to end
@@ -53,6 +58,7 @@ class Ranks:
         import ipyparallel.error
 
         self._no_engines = ipyparallel.error.NoEnginesRegistered
+        keep_facts(client)
         self.client = client
         self.engine_ids = list(engine_ids)
         self._gpus = [""] * len(self.engine_ids) if gpus is None else list(gpus)
@@ -60,6 +66,8 @@ class Ranks:
         self._uuids = [client._engines[engine] for engine in self.engine_ids]
         self._told: list[Any] = []  # results that nobody waits for
         self._processes = [("", 0)] * len(self.engine_ids)
+        self._controller_replaced = False
+        self.grace_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.engine_ids)
@@ -98,6 +106,20 @@ class Ranks:
         """Take the host (:func:`ddipp.on_rank.process.host_name`) and the pid of each rank."""
         self._processes = list(processes)
 
+    def process_exists(self, rank: int) -> bool:
+        """Tell whether the last known process of a rank is there, on this host."""
+        host, pid = self._processes[rank]
+        return host == rank_process.host_name() and os.path.exists(f"/proc/{pid}")
+
+    def note_controller_replaced(self) -> None:
+        """Take note that requests which were on their way will not be answered."""
+        self._controller_replaced = True
+
+    def controller_replaced(self) -> bool:
+        """Tell, once, whether the controller was replaced."""
+        replaced, self._controller_replaced = self._controller_replaced, False
+        return replaced
+
     def view(self, rank: int) -> Any:
         """Return the ipyparallel view of a rank."""
         return self._views[rank]
@@ -135,8 +157,21 @@ class Ranks:
 
     def execute(self, rank: int, code: str) -> Any:
         """Run a cell on one rank and return at once."""
+        from ipyparallel import AsyncResult
+
+        engine = self.engine_ids[rank]
+        terms = {} if self.grace_s is None else wire.cell_terms(self.grace_s)
         with _gone_is_death():
-            return self.view(rank).execute(code, silent=False, block=False)
+            # As the view's own, which takes no metadata.
+            (identity,), _ = self.client._build_targets([engine])
+            future = self.client.send_execute_request(
+                self.view(rank)._socket,
+                code,
+                silent=False,
+                ident=identity,
+                metadata={"label": None, **terms},
+            )
+        return AsyncResult(self.client, future, fname="execute", targets=engine, owner=True)
 
     def apply(self, function: Any, *args: Any) -> list[Any]:
         """Call a function on all ranks and return what each returned."""
@@ -152,10 +187,15 @@ class Ranks:
         self,
         function: Any,
         arguments: Sequence[tuple[Any, ...]],
-        timeout_s: float | None = None,
-        free_others: Callable[[], None] | None = None,
+        *,
+        generation: int = -1,
+        timeout_s: float = float("inf"),
+        policy: Policy | None = None,
     ) -> list[Any]:
         """Call a function on all ranks at the same time, each with its own arguments.
+
+        Once a rank has failed, the time is over or the user has interrupted, the others are taken
+        out of what they wait in.
 
         Parameters
         ----------
@@ -163,38 +203,37 @@ class Ranks:
             What to call.
         arguments : sequence of tuple
             By rank.
-        timeout_s : float, optional
+        generation : int
+            Of the group that they form in it.
+        timeout_s : float
             Seconds for all of them.
-        free_others : callable, optional
-            Called again and again once a rank has failed, the time is over or the user has
-            interrupted, until the others have ended too: what makes them stop waiting for it.
+        policy : Policy, optional
+            How patient.
         """
         results = [self.start(rank, function, *args) for rank, args in enumerate(arguments)]
         error: BaseException | None = None
-        begin = time.monotonic()
-        freed_at = None
+        pending = set(range(len(results)))
+        policy = policy or Policy()
+        fate = Formation(pending, generation, policy, time.monotonic() + timeout_s)
         with Interrupts() as interrupts:
-            while not all(result.ready() for result in results):
+            while not fate.over:
                 concurrent.futures.wait(
                     results, 0.05, return_when=concurrent.futures.FIRST_EXCEPTION
                 )
+                now = time.monotonic()
                 if interrupts.take():
                     error = KeyboardInterrupt()
-                now = time.monotonic()
-                failed = error is not None or any(
-                    result.ready() and not result.successful() for result in results
-                )
-                late = timeout_s is not None and now - begin > timeout_s
-                if not failed and not late:
-                    continue
-                if free_others is None or (freed_at is not None and now - freed_at > 5):
-                    break
-                freed_at = freed_at or now
-                free_others()
+                    fate.press(now)
+                for rank in [rank for rank in pending if results[rank].ready()]:
+                    pending.discard(rank)
+                    fate.result(rank, results[rank].successful(), now)
+                for action in fate.tick(now):
+                    if isinstance(action, Cut):
+                        self.cut(action.generation, action.ranks)
         return self._gather(results, error, timeout_s)
 
     def _gather(
-        self, results: list[Any], error: BaseException | None, timeout_s: float | None
+        self, results: list[Any], error: BaseException | None, timeout_s: float
     ) -> list[Any]:
         done = [result for result in results if result.ready()]
         errors = [result.exception() for result in done if not result.successful()]
@@ -212,10 +251,20 @@ class Ranks:
 
     # --- beside Python -----------------------------------------------------------------------
 
-    def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
-        """Send a signal to ranks, without waiting."""
+    def signal(self, sig: signals.Signals, ranks: Sequence[int], msg_id: str = "") -> None:
+        """Send a signal to ranks, without waiting.
+
+        Parameters
+        ----------
+        sig : signal.Signals
+            Which.
+        ranks : sequence of int
+            To whom.
+        msg_id : str
+            The request that SIGINT is for, which may not have begun; what runs when not given.
+        """
         for rank in self.living(ranks):
-            self._ask(rank, "signal_request", {"sig": int(sig)})
+            self._ask(rank, "signal_request", wire.interrupt(int(sig), msg_id))
 
     def restart(self, ranks: Sequence[int], timeout_s: float) -> list[int]:
         """Let ranks end and their supervisors start them again.
@@ -237,7 +286,8 @@ class Ranks:
                 break
             if now > kill_at:
                 kill_at = begin + timeout_s
-                for rank in self.living(sorted(waiting)):
+                # Also one that the controller has struck off: it may only be stopped.
+                for rank in sorted(waiting):
                     host, pid = self._processes[rank]
                     if host == rank_process.host_name():
                         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -245,16 +295,20 @@ class Ranks:
             time.sleep(0.02)
         return sorted(waiting)
 
-    def cut(self, generation: int, ranks: Sequence[int]) -> None:
-        """End the collectives that ranks wait in, without waiting."""
-        for rank in self.living(ranks):
-            self._ask(rank, "ddipp_cut_request", {"generation": generation})
+    def cut(self, generation: int, ranks: Sequence[int], *, everything: bool = False) -> None:
+        """End the collectives that ranks wait in, without waiting.
 
-    def cut_any(self, ranks: Sequence[int]) -> None:
-        """As `cut`, of the generation that each rank is in."""
-        for report in self.reports(stack=False):
-            if report.rank in ranks:
-                self.cut(report.generation, [report.rank])
+        Parameters
+        ----------
+        generation : int
+            That is meant; nothing is done to a rank that is in another.
+        ranks : sequence of int
+            Whose.
+        everything : bool
+            Whether to shut down all connections of the process but the engine's own.
+        """
+        for rank in self.living(ranks):
+            self._ask(rank, wire.CUT_REQUEST, wire.cut(generation, everything=everything))
 
     def _ask(self, rank: int, msg_type: str, content: dict[str, Any]) -> Any:
         """Send a control request; returns a future of one message, or None for a dead rank."""
@@ -267,11 +321,11 @@ class Ranks:
 
     def last_output(self, rank: int) -> list[dict[str, Any]]:
         """Return what the last cell with output has shown: ``msg_type`` and ``content`` of each."""
-        answer = self._ask(rank, "ddipp_replay_request", {})
+        answer = self._ask(rank, wire.REPLAY_REQUEST, {})
         return [] if answer is None else list(answer.result(10)[0]["content"]["outputs"])
 
-    def reports(self, *, stack: bool = True, timeout_s: float = 2.0) -> list[RankReport]:
-        """Return what each rank is doing.
+    def look(self, *, stack: bool = True, timeout_s: float = 2.0) -> Look:
+        """Ask all ranks what they are doing, without waiting.
 
         Parameters
         ----------
@@ -282,15 +336,48 @@ class Ranks:
         """
         asked = {}
         for rank in self.living(range(len(self))):
-            question = {"stack": stack, "gpu": self._gpus[rank]}
-            answer = self._ask(rank, "ddipp_report_request", question)
+            answer = self._ask(
+                rank, wire.REPORT_REQUEST, wire.report(self._gpus[rank], stack=stack)
+            )
             if answer is not None:
                 asked[rank] = answer
-        deadline = time.monotonic() + timeout_s
-        reports = [RankReport(rank, "dead") for rank in range(len(self))]
-        for rank, answer in asked.items():
+        return Look(len(self), asked, time.monotonic() + timeout_s)
+
+    def reports(self, *, stack: bool = True, timeout_s: float = 2.0) -> list[RankReport]:
+        """Return what each rank is doing; see :meth:`look`."""
+        return self.look(stack=stack, timeout_s=timeout_s).reports()
+
+
+class Look:
+    """Reports that ranks were asked for.
+
+    Parameters
+    ----------
+    size : int
+        The number of ranks.
+    asked : dict of int to Future
+        The answers; none of those that are dead.
+    deadline : float
+        Until when an answer is waited for.
+    """
+
+    def __init__(self, size: int, asked: dict[int, Any], deadline: float) -> None:
+        self._size = size
+        self._asked = asked
+        self._deadline = deadline
+
+    def ready(self) -> bool:
+        """Tell whether all have answered, or the time is over."""
+        return time.monotonic() >= self._deadline or all(
+            answer.done() for answer in self._asked.values()
+        )
+
+    def reports(self) -> list[RankReport]:
+        """Wait for the answers and return them, by rank."""
+        reports = [RankReport(rank, "dead") for rank in range(self._size)]
+        for rank, answer in self._asked.items():
             try:
-                (message,) = answer.result(max(0.0, deadline - time.monotonic()))
+                (message,) = answer.result(max(0.0, self._deadline - time.monotonic()))
                 reports[rank] = RankReport.read(rank, message["content"])
             except (concurrent.futures.TimeoutError, TimeoutError, KeyError):
                 reports[rank] = RankReport(rank, "no answer")

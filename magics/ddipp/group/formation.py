@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from ..backends import Backend, backend_for
 from ..errors import DdippError, DevicesLost
-from ..notebook.display import has_front_end, ranks_text, say
 from ..on_rank import membership as rank_side
 from ..on_rank import process as rank_process
+from ..recovery.leftover import Leftover
+from ..recovery.policy import Policy
+from ..shared.text import ranks_text
+from .announcer import Announcer
 from .calls import Ranks
+from .carrier import Carrier
 from .interrupts import Interrupts
-from .report import RankReport
-
-#: The watchdog of NCCL groups leaves it to us what follows from an error: it would abort the
-#: collective without an interrupt, and the cell would go on with half a result. It does not end the
-#: process either, and ends itself at once (after an error it sleeps four times WAIT_TIMEOUT_DUMP, a
-#: minute if not set).
-NCCL_ENVIRONMENT = {
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
-    "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",
-    "TORCH_NCCL_ENABLE_MONITORING": "0",
-    "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "1",
-}
 
 
 def form_generation(
-    ranks: Ranks, generation: int, backend: str, timeout_s: float, *, failed: bool = False
+    ranks: Ranks,
+    generation: int,
+    backend: Backend,
+    policy: Policy,
+    timeout_s: float,
+    *,
+    rich: bool = False,
+    failed: bool = False,
 ) -> list[dict[str, Any]]:
     """Let all ranks leave the group that they are in and join a new one.
 
@@ -39,10 +38,14 @@ def form_generation(
         All of them, idle.
     generation : int
         Of the new group.
-    backend : {"gloo", "nccl"}
+    backend : Backend
         Of the new group.
+    policy : Policy
+        How patient, should a rank fail in it.
     timeout_s : float
         For the rendezvous, in seconds.
+    rich : bool
+        Whether the cells are typed in a notebook, not in a terminal.
     failed : bool
         Whether a cell has failed, whose memory is to be freed.
 
@@ -58,7 +61,7 @@ def form_generation(
     """
     world_size = len(ranks)
     # A communicator of NCCL takes GPU memory, which may be what the cell has run out of.
-    facts = ranks.apply(rank_side.prepare, has_front_end(), failed, failed and backend == "nccl")
+    facts = ranks.apply(rank_side.prepare, rich, failed, failed and backend.frees_first)
     ranks.know_processes([(fact["host"], fact["pid"]) for fact in facts])
     if causes := {
         rank: fact["gpu_problem"] for rank, fact in enumerate(facts) if fact["gpu_problem"]
@@ -73,16 +76,17 @@ def form_generation(
     port = ranks.apply_on(0, rank_side.open_store, host, world_size, timeout_s)
     # Each group once, in an order that is the same on all ranks.
     others = list({name: (name, *rest) for fact in facts for name, *rest in fact["held"]}.values())
-    place = (world_size, host, port, generation, backend, timeout_s, others)
+    place = (world_size, host, port, generation, backend.name, timeout_s, others)
     return ranks.apply_each(
         rank_side.form_group,
         [(rank, *place, *environment) for rank, environment in enumerate(each)],
-        timeout_s + 10,
-        lambda: ranks.cut(generation, range(world_size)),
+        generation=generation,
+        timeout_s=timeout_s + policy.grace_s,
+        policy=policy,
     )
 
 
-def environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[Any, ...]]:
+def environments(facts: Sequence[dict[str, Any]], backend: Backend) -> list[tuple[Any, ...]]:
     """Return what torchrun would set on each rank, and a fair share of threads."""
     hosts = [fact["host"] for fact in facts]
     environments: list[tuple[Any, ...]] = []
@@ -94,10 +98,8 @@ def environments(facts: Sequence[dict[str, Any]], backend: str) -> list[tuple[An
             "LOCAL_RANK": str(hosts[:rank].count(fact["host"])),
             "LOCAL_WORLD_SIZE": str(here),
         }
-        defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here))}
-        if backend == "nccl":
-            defaults |= NCCL_ENVIRONMENT
-        if len(set(hosts)) == 1 and backend == "gloo":
+        defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here)), **backend.environment}
+        if len(set(hosts)) == 1 and backend.loopback:
             values["GLOO_SOCKET_IFNAME"] = "lo"
         elif len(set(hosts)) > 1 and fact["interface"]:
             defaults["GLOO_SOCKET_IFNAME"] = fact["interface"]
@@ -122,7 +124,7 @@ def _import_torch(ranks: Ranks) -> None:
 
 def changes(
     formed: Sequence[dict[str, Any]],
-    backend: str,
+    backend: Backend,
     without_variables: Collection[int],
     whole: Sequence[int] = (),
 ) -> list[str]:
@@ -132,7 +134,7 @@ def changes(
     ----------
     formed : sequence of dict
         What the ranks returned.
-    backend : str
+    backend : Backend
         Of the group.
     without_variables : collection of int
         Ranks that were started again, whose models can't be compared.
@@ -143,7 +145,7 @@ def changes(
     lines = []
     problems = {fact["problem"] for fact in formed} - {""}
     lost = {name for fact in formed for name in fact["lost"]}
-    if problems and (backend == "nccl" or lost):
+    if problems and (backend.aborts or lost):
         lines.append(problems.pop())
     if lost:
         lines.append("groups made with new_group have ended; make them again")
@@ -198,61 +200,70 @@ def in_host_order(client: Any) -> tuple[list[int], str]:
     hosts = [fact["host"] for fact in facts]
     order = sorted(range(len(ranks)), key=lambda rank: hosts.index(hosts[rank]))
     enough = all(fact["gpus"] >= hosts.count(fact["host"]) for fact in facts)
-    return [ranks.engine_ids[rank] for rank in order], "nccl" if enough else "gloo"
+    return [ranks.engine_ids[rank] for rank in order], backend_for(enough).name
 
 
-def wait_until_idle(ranks: Ranks, grace_s: float) -> None:
+def wait_until_idle(carrier: Carrier, ranks: Ranks, policy: Policy, announcer: Announcer) -> None:
     """Wait for the cell of a notebook that is gone; Ctrl-C ends it.
 
     Parameters
     ----------
+    carrier : Carrier
+        Carries out what that takes.
     ranks : Ranks
         All of them.
-    grace_s : float
-        How long a rank may wait in a collective for one that has ended, in seconds.
+    policy : Policy
+        How patient.
+    announcer : Announcer
+        Who waits.
+
+    Raises
+    ------
+    DdippError
+        When ranks do not react.
     """
-    told = False
-    tried = 0
-    waits_since: float | None = None
+    busy = [report for report in ranks.reports(stack=False) if report.state == "busy"]
+    if busy:
+        announcer.say(
+            f"{ranks_text([one.rank for one in busy])} still run a cell "
+            f"({busy[0].title or 'unknown'}, since {max(one.seconds for one in busy):.0f} s); "
+            "waiting for its end, Ctrl-C ends it"
+        )
     with Interrupts() as interrupts:
-        while True:
-            reports = ranks.reports(stack=False)
-            busy = [report for report in reports if report.state == "busy"]
-            if not busy:
-                return
-            who = [report.rank for report in busy]
-            if not told:
-                told = True
-                say(
-                    f"{ranks_text(who)} still run a cell ({busy[0].title or 'unknown'}, since "
-                    f"{max(report.seconds for report in busy):.0f} s); waiting for its end, Ctrl-C "
-                    "ends it"
-                )
-            stuck = _wait_for_ended(reports)
-            waits_since = (waits_since or time.monotonic()) if stuck else None
-            if waits_since is not None and time.monotonic() - waits_since > grace_s:
-                # An abort with NCCL raises nothing.
-                quiet = [rank for rank in stuck if not reports[rank].waiting]
-                ranks.signal(signal.SIGINT, quiet)
-                ranks.cut_any(who)
-            if interrupts.take():
-                tried += 1
-                if tried > 2:
-                    raise DdippError(f"{ranks_text(who)} did not react to interrupts")
-                ranks.signal(signal.SIGINT, who)
-                time.sleep(0.15)
-                ranks.cut_any(who)
-            time.sleep(0.1)
+        stuck = end_leftover(carrier, range(len(ranks)), policy, interrupts)
+    if stuck:
+        raise DdippError(f"{ranks_text(stuck)} did not react to interrupts")
 
 
-def _wait_for_ended(reports: Sequence[RankReport]) -> list[int]:
-    """Return the ranks that are in a collective though another one has ended its cell.
+def end_leftover(
+    carrier: Carrier,
+    ranks: Collection[int],
+    policy: Policy,
+    interrupts: Interrupts | None = None,
+) -> tuple[int, ...]:
+    """Wait until ranks are idle, and return those that were given up.
 
-    With NCCL only the number of a collective tells.
+    Parameters
+    ----------
+    carrier : Carrier
+        Carries out what that takes.
+    ranks : collection of int
+        Which.
+    policy : Policy
+        How patient.
+    interrupts : Interrupts, optional
+        Of a user who waits for the end of what they run; they are interrupted at once without.
     """
-    ended = [report.collectives for report in reports if report.state == "idle"]
-    return [
-        report.rank
-        for report in reports
-        if ended and report.state == "busy" and (report.waiting or report.collectives > min(ended))
-    ]
+    patient = interrupts is not None
+    fate = Leftover(ranks, policy, carrier.conduct, time.monotonic(), patient=patient)
+    while fate.pending:
+        now = time.monotonic()
+        if interrupts is not None and interrupts.take():
+            fate.press(now)
+        carrier.perform(fate.tick(now))
+        if fate.wants_sights(now):
+            carrier.look()
+        if (sights := carrier.sights()) is not None:
+            carrier.perform(fate.sights(sights, now))
+        time.sleep(0.01)
+    return fate.abandoned

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal as signals
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .. import apps
+from ..backends import backend_named
 from ..errors import DdippError, DevicesLost, RanksLost
-from ..notebook.display import ranks_text, say
 from ..on_rank import membership as rank_side
 from ..on_rank import process as rank_process
-from .calls import Ranks, is_death
-from .formation import changes, form_generation
+from ..recovery.policy import Policy
+from ..shared.text import ranks_text
+from .announcer import Announcer
+from .calls import Ranks
+from .carrier import Carrier
+from .failures import is_death, name_of, text_of
+from .formation import changes, end_leftover, form_generation, wait_until_idle
 
 #: How often a group is tried to form while ranks die.
 FORM_ATTEMPTS = 3
@@ -41,6 +44,19 @@ class Limits:
     hang_after_s: float | None = 120.0
 
 
+def policy_of(limits: Limits, backend: str) -> Policy:
+    """Return how patient recoveries are.
+
+    Parameters
+    ----------
+    limits : Limits
+        Of a group.
+    backend : str
+        Name of what joins it.
+    """
+    return Policy(grace_s=limits.grace_s, cut_after_s=backend_named(backend).cut_after_s)
+
+
 class Generations:
     """Forms the group of some ranks, again and again.
 
@@ -48,12 +64,14 @@ class Generations:
     ----------
     ranks : Ranks
         All of them.
-    backend : {"gloo", "nccl"}
-        What joins them.
+    backend : str
+        Name of what joins them, see :mod:`ddipp.backends`.
     app : str
         Name of the app that ranks are prepared with.
     limits : Limits
         Shared with the group.
+    announcer : Announcer
+        Who is told.
     may_restart : callable, optional
         Tells whether a rank that died can come back; all may when not given.
 
@@ -69,18 +87,18 @@ class Generations:
         Ranks that can't use their GPU any more.
     """
 
-    _SETTLE_S = 2.0  # what the GPU may take to finish what all ranks have begun
-
     def __init__(
         self,
         ranks: Ranks,
         backend: str,
         app: str,
         limits: Limits,
+        announcer: Announcer,
         may_restart: Callable[[int], bool] | None = None,
     ) -> None:
         self._ranks = ranks
-        self._backend = backend
+        self._backend = backend_named(backend)
+        self._announcer = announcer
         self._app = app
         self._limits = limits
         self._may_restart = may_restart or (lambda _: True)
@@ -93,10 +111,24 @@ class Generations:
         self.broken: set[int] = set()
         self._whole: list[int] = []  # see changes()
 
+    @property
+    def policy(self) -> Policy:
+        """How patient recoveries are."""
+        return policy_of(self._limits, self._backend.name)
+
+    def _carrier(self) -> Carrier:
+        return Carrier(self._ranks, self._announcer, self, conduct=self._backend.conduct)
+
     # --- forming -----------------------------------------------------------------------------
 
     def form(self) -> None:
-        """Form the process group, or form it again as the next generation."""
+        """Form the process group, or form it again as the next generation.
+
+        Raises
+        ------
+        DdippError
+            When it can't be formed.
+        """
         self._through_deaths(self._form_once)
 
     def _through_deaths(self, action: Callable[[], None]) -> None:
@@ -109,10 +141,18 @@ class Generations:
                 return action()
             except ipyparallel.error.IPythonError as error:
                 if not is_death(error):
-                    raise
-                if attempt == FORM_ATTEMPTS:
-                    raise DdippError(f"ranks die while the group forms: {error}") from None
+                    raise DdippError(_unformed(error)) from error
                 self._wait_for_notice()
+                if attempt == FORM_ATTEMPTS:
+                    raise DdippError(f"ranks die while the group forms: {text_of(error)}") from None
+                died = sorted({*self._ranks.gone(), *self._ranks.replaced()})
+                if died:
+                    self._announcer.say(
+                        f"{ranks_text(died)} died while the group formed; waiting for "
+                        f"{'it' if len(died) == 1 else 'them'}"
+                    )
+            except TimeoutError as error:
+                raise DdippError(_unformed(error)) from error
 
     def _wait_for_notice(self) -> None:
         """Wait until the client knows of a death whose error has come before the notice."""
@@ -124,7 +164,13 @@ class Generations:
         self.number += 1
         try:
             formed = form_generation(
-                self._ranks, self.number, self._backend, self._limits.timeout_s, failed=failed
+                self._ranks,
+                self.number,
+                self._backend,
+                self.policy,
+                self._limits.timeout_s,
+                rich=self._announcer.is_rich(),
+                failed=failed,
             )
         except DevicesLost as error:
             self.broken = set(error.ranks)
@@ -136,7 +182,7 @@ class Generations:
         if self.number == 1:
             self._ranks.tell(rank_process.warm_up)  # while the user writes the first cell
         for line in changes(formed, self._backend, self.lost, self._whole):
-            say(line)
+            self._announcer.say(line)
         self._whole = []
 
     def _start_app(self) -> None:
@@ -154,6 +200,10 @@ class Generations:
             raise DdippError(error.evalue) from None
         self._without_app.clear()
 
+    def wait_until_idle(self) -> None:
+        """Wait for the cell of a notebook that is gone; see :func:`wait_until_idle`."""
+        wait_until_idle(self._carrier(), self._ranks, self.policy, self._announcer)
+
     def resume(self) -> None:
         """Form a new generation of ranks that were in a group before."""
         standings = self._ranks.apply(rank_side.standing)
@@ -163,7 +213,7 @@ class Generations:
         self._without_app = {rank for rank, (_, ready) in enumerate(standings) if not ready}
         self.form()
         if self.lost:
-            say(_lost_text(sorted(self.lost)))
+            self._announcer.say(self._lost_text(sorted(self.lost)))
 
     # --- ranks that die ----------------------------------------------------------------------
 
@@ -175,18 +225,12 @@ class Generations:
         DdippError
             When one does not come back.
         """
-        if self.abandoned:
-            raise DdippError(f"{ranks_text(self.abandoned)} does not react; {_RENEW}")
+        self._welcome_abandoned()
         deadline = time.monotonic() + self._limits.timeout_s
         while gone := self._ranks.gone():
             self._cut_off.update(gone)
             if time.monotonic() > deadline or not all(map(self._may_restart, gone)):
-                word = "rank" if len(gone) == 1 else "ranks"
-                raise DdippError(
-                    f"{word} {', '.join(map(str, gone))} died and did not start again; the "
-                    "variables of the others are kept. Save what you need with %dipull, then start "
-                    "again with %makedip -r"
-                )
+                raise DdippError(self._missing_text(gone))
             time.sleep(0.02)
         back = self._ranks.replaced()
         self._ranks.accept(back)
@@ -195,25 +239,47 @@ class Generations:
         self._free_busy_ranks(self._cut_off - set(back))
         self._cut_off.clear()
 
+    def _welcome_abandoned(self) -> None:
+        """Take back ranks that were given up and react again, or are new processes.
+
+        Raises
+        ------
+        DdippError
+            When one does not.
+        """
+        if not self.abandoned:
+            return
+        back = set(self._ranks.replaced())
+        reports = self._ranks.reports(stack=False)
+        back |= {one.rank for one in reports if one.state == "idle"}
+        if back & self.abandoned:
+            self._announcer.say(f"{ranks_text(back & self.abandoned)} reacts again")
+        self.abandoned -= back
+        if self.abandoned:
+            raise DdippError(f"{ranks_text(self.abandoned)} does not react; {_RENEW}")
+
+    def _missing_text(self, gone: Sequence[int]) -> str:
+        if all(map(self._ranks.process_exists, gone)):
+            one = len(gone) == 1
+            return (
+                f"{ranks_text(gone)} {'is' if one else 'are'} out of reach, though "
+                f"{'its process is' if one else 'their processes are'} there: stopped, or cut off "
+                f"from the controller. {'It takes its place' if one else 'They take their places'} "
+                f"again when {'it goes' if one else 'they go'} on; {_RENEW}"
+            )
+        return (
+            f"{ranks_text(gone)} died and did not start again; the variables of the others are "
+            "kept. Save what you need with %dipull, then start again with %makedip -r"
+        )
+
     def end_cells(self) -> None:
         """End what ranks still run, of a cell that nobody waits for any more."""
-        with contextlib.suppress(DdippError):  # they are given up then
-            self._free_busy_ranks(range(len(self._ranks)))
+        end_leftover(self._carrier(), range(len(self._ranks)), self.policy)
 
     def _free_busy_ranks(self, ranks: Collection[int]) -> None:
         """End what ranks still do that only their network had lost: the cell that has failed."""
-        deadline = time.monotonic() + self._limits.grace_s
-        while ranks:
-            reports = self._ranks.reports(stack=False)
-            busy = [one.rank for one in reports if one.rank in ranks and one.state == "busy"]
-            if not busy:
-                return
-            if time.monotonic() > deadline:
-                self.abandon(busy)
-                raise DdippError(f"{ranks_text(busy)} does not react; {_RENEW}")
-            self._ranks.signal(signals.SIGINT, busy)
-            self._ranks.cut(self.number, busy)
-            time.sleep(0.2)
+        if ranks and (stuck := end_leftover(self._carrier(), ranks, self.policy)):
+            raise DdippError(f"{ranks_text(stuck)} does not react; {_RENEW}")
 
     def notice_losses(self) -> None:
         """Form again, and say so, when ranks died since the last cell.
@@ -221,14 +287,18 @@ class Generations:
         Raises
         ------
         RanksLost
-            Once for each loss: a cell that counts on lost variables should not run.
+            Once for each loss: a cell that counts on variables which only some ranks have should
+            not run. One finds all ranks alike when all have died.
         """
         if not (self._ranks.gone() or self._ranks.replaced()):
             return
         self._formed = False
         before = set(self.lost)
         self.form()
-        raise RanksLost(_lost_text(sorted(self.lost - before) or sorted(self.lost)))
+        text = self._lost_text(sorted(self.lost - before) or sorted(self.lost))
+        if len(self.lost - before) < len(self._ranks):
+            raise RanksLost(text)
+        self._announcer.say(text)
 
     def make_ready(self) -> None:
         """Form the group unless it is there.
@@ -269,17 +339,19 @@ class Generations:
         if died:
             self._wait_for_notice()
             self._cut_off.update(died)
-            say(f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}")
-        if self._backend == "nccl":
+            self._announcer.say(
+                f"{ranks_text(died)} gone; waiting for {'it' if len(died) == 1 else 'them'}"
+            )
+        if self._backend.settles:
             self._whole = [] if died else self._settle()
             self._ranks.cut(self.number, range(len(self._ranks)))
         self.leave(range(len(self._ranks)))
         try:
             self._through_deaths(self._after_failure)
         except DdippError as error:
-            say(str(error))
+            self._announcer.say(str(error))
         if new := sorted(self.lost - before):
-            say(_lost_text(new))
+            self._announcer.say(self._lost_text(new))
 
     def _settle(self) -> list[int]:
         """Let the GPUs finish the collectives that all ranks have begun.
@@ -297,7 +369,8 @@ class Generations:
         behind = [report.rank for report in reports if report.collectives == least]
         try:
             waits = [
-                self._ranks.start(rank, rank_process.settle, self._SETTLE_S) for rank in behind
+                self._ranks.start(rank, rank_process.settle, self.policy.settle_s)
+                for rank in behind
             ]
             problems = [self._ranks.take(wait) for wait in waits]
         except ipyparallel.error.IPythonError:
@@ -317,7 +390,8 @@ class Generations:
         DdippError
             When there are none, or one does not start.
         """
-        chosen = sorted(self.abandoned | self.broken if ranks is None else ranks)
+        unwell = self.abandoned | self.broken | set(self._ranks.gone())
+        chosen = sorted(unwell if ranks is None else ranks)
         if not chosen:
             raise DdippError("all ranks can go on; name those to start again: %makedip --renew 1")
         self._formed = False
@@ -329,17 +403,31 @@ class Generations:
         self.abandoned -= set(chosen)
         self.form()
         word = "its" if len(chosen) == 1 else "their"
-        say(f"{ranks_text(chosen)} started again, without {word} variables; the group works")
+        self._announcer.say(
+            f"{ranks_text(chosen)} started again, without {word} variables; the group works"
+        )
 
     def _after_failure(self) -> None:
         self._form_once(failed=True)
         self.free_memory(thorough=True)
 
+    def _lost_text(self, ranks: Sequence[int]) -> str:
+        one = len(ranks) == 1
+        text = (
+            f"{ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
+            f"{'its' if one else 'their'} variables; the group works. "
+        )
+        if len(self.lost) == len(self._ranks):
+            return text + "No rank has variables to copy from: run the cells that made them again"
+        return text + "%dipsync copies the variables of another rank to it"
 
-def _lost_text(ranks: Sequence[int]) -> str:
-    one = len(ranks) == 1
+
+def _unformed(error: BaseException) -> str:
+    """Say in one line why a group could not be formed, otherwise than by a death."""
+    first = next((one for one in getattr(error, "elist", [])), None)
+    name, text = (first[0], first[1]) if first else (name_of(error), text_of(error))
+    line = str(text).strip().partition("\n")[0]
     return (
-        f"{ranks_text(ranks)} died and {'was' if one else 'were'} started again, without "
-        f"{'its' if one else 'their'} variables; the group works. %dipsync copies the variables of "
-        "another rank to it"
+        f"the group could not be formed again ({name}: {line}); the next cell tries it again, and "
+        "%makedip -r starts all ranks anew"
     )

@@ -9,15 +9,17 @@ from types import TracebackType
 from typing import Any
 
 from .. import apps
+from ..backends import Backend, backend_for, backend_named
 from ..cluster.clusters import LocalCluster
 from ..cluster.nursery import PRELOAD
 from ..errors import CellFailed, DdippError
-from ..notebook.display import OutputView, kernel_restarts
 from ..on_rank import membership as rank_side
 from ..shared.devices import choose_gpus, gpu_uuids
-from .calls import Ranks, is_death
+from .announcer import Announcer, default
+from .calls import Ranks
 from .cell import CellRun
-from .formation import connect_client, in_host_order, wait_until_idle
+from .failures import is_death
+from .formation import connect_client, in_host_order
 from .generations import Generations, Limits
 from .interrupts import Interrupts
 from .report import RankReport
@@ -57,17 +59,21 @@ class Group:
         backend: str | None = None,
         app: str = "torch",
         cluster: LocalCluster | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self._cluster = cluster
         self.client = client
         self.gpus = gpus
         uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
         self.ranks = Ranks(client, engine_ids, uuids)
-        self.backend = backend or ("gloo" if gpus is None else "nccl")
+        self.backend = backend or backend_for(gpus is not None).name
+        self.announcer = announcer or default()
         self.app = app
         self.limits = Limits()
         restarts = self._may_restart if cluster is not None else None
-        self.generations = Generations(self.ranks, self.backend, app, self.limits, restarts)
+        self.generations = Generations(
+            self.ranks, self.backend, app, self.limits, self.announcer, restarts
+        )
         # Runs before the cluster's own exit handler, which would end it under a living client.
         atexit.register(self._at_exit)
 
@@ -164,7 +170,7 @@ class Group:
         group = cls(cluster.client, note.engine_ids, gpus=note.gpus, app=note.app, cluster=cluster)
         group.limits.timeout_s = timeout_s
         try:
-            wait_until_idle(group.ranks, group.limits.grace_s)
+            group.generations.wait_until_idle()
             group.generations.resume()
         except BaseException:
             group.leave_running()
@@ -253,7 +259,7 @@ class Group:
             self._cluster.leave()
 
     def _at_exit(self) -> None:
-        if kernel_restarts():
+        if self.announcer.restarts():
             self.leave_running()
         elif self._cluster is not None or not self.client._closed:
             self.shutdown()
@@ -284,7 +290,12 @@ class Group:
         """The device of each rank, for people."""
         if self.gpus is not None:
             return [f"GPU {gpu}" for gpu in self.gpus]
-        return ["CPU" if self.backend == "gloo" else "GPU"] * self.world_size
+        return [self.kind.device_kind] * self.world_size
+
+    @property
+    def kind(self) -> Backend:
+        """What joins the ranks."""
+        return backend_named(self.backend)
 
     @property
     def generation(self) -> int:
@@ -335,19 +346,24 @@ class Group:
         for rank in [*(see or []), *(ranks or [])]:
             self._check_rank(rank)
         self.generations.make_ready()
-        view = OutputView(see, self.world_size, quiet)
+        view = self.announcer.view(see, self.world_size, quiet)
         try:
             with Interrupts() as interrupts:
-                CellRun(self, code, view, interrupts, ranks, timeout_s).wait()
+                cell = CellRun(self, code, view, interrupts, ranks, timeout_s)
+                cell.wait()
         except CellFailed as failure:
             dead = [rank for rank, error in failure.errors.items() if is_death(error)]
+            if not failure.errors and not self.generations.abandoned:
+                self.generations.end_cells()  # nobody has said how it ended
             self.generations.recover(dead)
             raise
         except BaseException:
             self.generations.end_cells()
             self.generations.recover()
             raise
-        if self.backend == "nccl":
+        if cell.fate.broken:
+            self.generations.recover()  # an interrupt that the cell has dealt with
+        if self.kind.settles:
             self.generations.free_memory()
 
     # --- variables ---------------------------------------------------------------------------
@@ -473,14 +489,14 @@ class Group:
         see : sequence of int, optional
             Of which ranks; None for all.
         """
-        view = OutputView(see, self.world_size)
+        view = self.announcer.view(see, self.world_size, False)
         for rank in range(self.world_size) if see is None else see:
             self._check_rank(rank)
             for output in self.ranks.last_output(rank):
                 view.show(rank, {"header": output, "content": output["content"]})
         view.tick(everything=True)
 
-    # --- what a running cell needs -----------------------------------------------------------
+    # --- beside Python -----------------------------------------------------------------------
 
     def signal(self, sig: signals.Signals, ranks: Sequence[int]) -> None:
         """Send a signal to ranks, without waiting."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..shared.text import text_table
+
 _FRAME = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)')
 _CELL = re.compile(r"/ipykernel_\d+/\d+\.py$")
 #: Where the user's code ends and the engine's begins.
@@ -52,6 +54,10 @@ class RankReport:
         Seconds that the longest of its present waits in Gloo has lasted; 0 for none.
     aborting : int
         Aborts that have not returned.
+    cut : bool
+        Whether its group was cut.
+    unanswered : float
+        Seconds since an interrupt after which its Python has not run yet; 0 for none.
     stack : list of str
         Frames of the main thread, innermost first; those of the engine left out.
     gpu : dict or None
@@ -75,6 +81,8 @@ class RankReport:
     finished: int = 0
     gloo_wait: float = 0.0
     aborting: int = 0
+    cut: bool = False
+    unanswered: float = 0.0
     stack: list[str] = field(default_factory=list)
     gpu: dict[str, Any] | None = None
 
@@ -100,6 +108,8 @@ class RankReport:
             finished=content["finished"],
             gloo_wait=content["gloo_wait"],
             aborting=content["aborting"],
+            cut=content.get("cut", False),
+            unanswered=content.get("unanswered", 0.0),
             stack=parse_stack(content["stack"]) if content["state"] == "busy" else [],
             gpu=content["gpu"],
         )
@@ -163,8 +173,6 @@ def table(reports: Sequence[RankReport], frames: int = 4) -> str:
     frames : int
         How many frames of each stack to show.
     """
-    from ..notebook.display import text_table
-
     rows = [["rank", "state", "collective", "GPU"]]
     for report in reports:
         busy = f" {duration(report.seconds)}" if report.state == "busy" else ""

@@ -123,19 +123,6 @@ def kernel_restarts() -> bool:
     return farewell is not None and bool(farewell["content"].get("restart"))
 
 
-def text_table(rows: list[list[str]]) -> list[str]:
-    """Return the lines of a table, columns aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows
-    ]
-
-
 def say(text: str) -> None:
     """Show a line of ours in the notebook."""
     print(f"ddipp: {text}", file=sys.stderr)
-
-
-def ranks_text(ranks: Collection[int]) -> str:
-    """Return ``"rank 1"`` or ``"ranks 0, 2"``."""
-    return f"{'rank' if len(ranks) == 1 else 'ranks'} {', '.join(map(str, sorted(ranks)))}"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..group.report import RankReport, duration
-from .display import has_front_end, text_table
+from ..shared.text import text_table
+from .display import has_front_end
 
 HEADER = ("rank", "host", "pid", "device", "memory", "use", "state", "cell", "collective")
 _COLOURS = {"idle": "#2da44e", "busy": "#e8871e", "dead": "#cf222e", "no answer": "#cf222e"}

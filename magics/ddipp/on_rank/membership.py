@@ -15,7 +15,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ..backends import backend_named
 from . import held, plugin
+from .engine_link import engine
 from .process import (
     forget_failure,
     free_memory,
@@ -100,18 +102,13 @@ def open_store(host: str, world_size: int, timeout_s: float) -> int:
 @contextlib.contextmanager
 def _guarding_new_sockets(backend: str) -> Iterator[None]:
     """Tell the engine's io thread of the connections that a group makes inside the block."""
-    try:
-        import _ddipp_engine as host
-    except ImportError:  # a stock engine: its collectives can't be cut from outside
-        yield
-        return
     before = _sockets()
     try:
         yield
     finally:
         # NCCL has an abort, and its bootstrap threads don't expect their sockets to fail.
         if "nccl" not in backend:
-            host.guard_sockets(sorted(_sockets() - before))
+            engine().guard_sockets(sorted(_sockets() - before))
 
 
 def _sockets() -> set[int]:
@@ -134,7 +131,7 @@ def _guard_groups_made_later() -> None:
     def make_guarded(*args: Any, **kwargs: Any) -> Any:
         backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
         if not c10d.is_initialized():
-            _allow_waits()  # of a group that the user makes after ours has ended
+            engine().allow_waits()  # of a group that the user makes after ours has ended
         with _guarding_new_sockets(backend):
             made = make(*args, **kwargs)
         torch_plugin, _ = plugin.load()
@@ -145,13 +142,6 @@ def _guard_groups_made_later() -> None:
         return made
 
     c10d._new_process_group_helper = make_guarded
-
-
-def _allow_waits() -> None:
-    with contextlib.suppress(ImportError):
-        import _ddipp_engine as host
-
-        host.allow_waits()
 
 
 def form_group(
@@ -176,8 +166,8 @@ def form_group(
         Of the store that :func:`open_store` started on rank 0.
     generation : int
         Counts the groups of this session.
-    backend : {"gloo", "nccl"}
-        Of the default group.
+    backend : str
+        Of the default group, see :mod:`ddipp.backends`.
     timeout_s : float
         For the rendezvous, in seconds.
     others : list of tuple
@@ -206,25 +196,20 @@ def form_group(
         with _guarding_new_sockets("store"):
             _store = dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
     os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
-    device = torch.device("cpu")
-    options: dict[str, Any] = {}
-    if backend == "nccl":
-        # As accelerate counts; only a test has more ranks than GPUs.
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-        options["device_id"] = device
+    kind = backend_named(backend)
+    device = kind.device(int(os.environ["LOCAL_RANK"]))
     _guard_groups_made_later()
     held.watch_models()
     with _guarding_new_sockets(backend):
         dist.init_process_group(
-            backend,
+            kind.spec,
             store=dist.PrefixStore(f"generation-{generation}", _store),
             rank=rank,
             world_size=world_size,
-            **options,
+            **kind.init_options(device),
         )
         # Connects every pair now, so that the first cell does not pay for it.
-        dist.barrier(device_ids=[device.index or 0] if backend == "nccl" else None)
+        dist.barrier(**kind.barrier_options(device))
     lost = held.restore_groups(_held, others, _group_count, torch_plugin)
     held.bind_models(_default_before)
     _held, _default_before = [], None
@@ -246,16 +231,14 @@ def _uuid_of(device: Any) -> str:
 
 
 def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backend: str) -> None:
-    with contextlib.suppress(ImportError):
-        import _ddipp_engine as host
-
-        host.begin_generation(generation)
-        host.guard_sockets(_store_sockets)
-        if problem := host.guard_gloo():
-            host.log(logging.WARNING, f"a collective of Gloo can't always be ended: {problem}")
+    host = engine()
+    host.begin_generation(generation)
+    host.guard_sockets(_store_sockets)
+    if problem := host.guard_gloo():
+        host.log(logging.WARNING, f"a collective of Gloo can't always be ended: {problem}")
     if torch_plugin is not None:
         torch_plugin.begin(generation)
-    elif backend == "nccl":
+    elif backend_named(backend).aborts:
         plugin.abort_without_plugin()
 
 
@@ -309,10 +292,7 @@ def _leave(dist: Any) -> None:
         with contextlib.suppress(RuntimeError):  # of a GPU that has failed
             abort()  # all communicators together; a destroy would wait for peers that are stuck
             return
-    with contextlib.suppress(ImportError):
-        import _ddipp_engine as host
-
-        host.cut_sockets(_generation)
+    engine().cut_sockets(_generation)
     dist.destroy_process_group()
 
 

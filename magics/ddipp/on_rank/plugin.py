@@ -12,6 +12,8 @@ import sys
 import threading
 from typing import Any
 
+from .engine_link import engine, is_ours
+
 _loaded: Plugin | None = None
 
 
@@ -66,12 +68,10 @@ def load() -> tuple[Plugin | None, str]:
     path = os.path.join(sys.prefix, "lib", "ddipp", "libddipp_torch.so")
     if not os.path.exists(path):
         return None, "ddipp was built without torch; install it again in this environment"
-    try:
-        import _ddipp_engine as host
-
-        plugin = Plugin(ctypes.CDLL(path))
-    except ImportError:
+    if not is_ours():
         return None, "this is not an engine of ddipp"
+    try:
+        plugin = Plugin(ctypes.CDLL(path))
     except OSError as error:
         return None, f"the torch plug-in can't be loaded ({error}); install ddipp again"
     import torch
@@ -82,7 +82,9 @@ def load() -> tuple[Plugin | None, str]:
             f"the torch plug-in is for torch {plugin.torch_version}, not {present}; "
             "install ddipp again"
         )
-    host.set_torch_plugin(plugin.address("ddipp_torch_abort"), plugin.address("ddipp_torch_report"))
+    engine().set_torch_plugin(
+        plugin.address("ddipp_torch_abort"), plugin.address("ddipp_torch_report")
+    )
     _loaded = plugin
     return plugin, ""
 
@@ -100,11 +102,9 @@ def abort_without_plugin() -> None:
         return
     import select
 
-    import _ddipp_engine as host
-
     from . import membership as rank
 
-    event = host.cut_event()
+    event = engine().cut_event()
 
     def serve() -> None:
         while True:

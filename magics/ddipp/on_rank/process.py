@@ -13,7 +13,9 @@ import sys
 import threading
 from typing import Any
 
-from ..shared.consequences import shorten_tracebacks
+from .engine_link import connection as engine_connection
+from .engine_link import is_ours
+from .failures import watch_failures
 
 
 def user_namespace() -> dict[str, Any]:
@@ -61,15 +63,11 @@ def _visible_gpus() -> int:
 
 def _own_address() -> str:
     """Return the address of this host on the way to the controller."""
-    import json
     from urllib.parse import urlsplit
 
-    try:
-        import _ddipp_engine as host
-
-        connection = json.loads(host.options())["connection"]
-    except ImportError:  # a stock engine
+    if not is_ours():
         return socket.gethostname()
+    connection = engine_connection()
     controller = urlsplit(connection["interface"]).hostname
     if controller in (None, "*", "0.0.0.0"):
         controller = connection.get("location")
@@ -113,7 +111,7 @@ def show_as(rich: bool) -> None:
     from IPython import get_ipython
 
     shell = get_ipython()
-    shorten_tracebacks(shell)
+    watch_failures(shell)
     # Jupyter's qtconsole is what tqdm knows as a kernel whose front end shows text.
     type(shell).__name__ = "ZMQInteractiveShell" if rich else "QtInteractiveShell"
     if rich:

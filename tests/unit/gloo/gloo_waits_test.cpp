@@ -62,6 +62,25 @@ TEST_CASE("waits of Gloo end when they are aborted, and only then") {
   }
 }
 
+TEST_CASE("what failed waits said is known, each text once, until it is forgotten") {
+  REQUIRE(gloo_waits::install() == "");
+  gloo_waits::allow();
+  gloo_waits::forget_failures();
+  UnboundBuffer buffer;
+  buffer.complete();
+  CHECK(wait(&buffer, &UnboundBuffer::waitRecv, 10s) == "done 7");
+  CHECK(gloo_waits::failures().empty());
+  wait(&buffer, &UnboundBuffer::waitRecv, 1ms);
+  wait(&buffer, &UnboundBuffer::waitSend, 1ms);
+  CHECK(gloo_waits::failures() == std::vector<std::string>{"timed out"});
+  gloo_waits::abort();
+  wait(&buffer, &UnboundBuffer::waitSend, 1ms);
+  CHECK(gloo_waits::failures().size() == 2);
+  gloo_waits::forget_failures();
+  CHECK(gloo_waits::failures().empty());
+  gloo_waits::allow();
+}
+
 TEST_CASE("an abort by torch itself stays what it is") {
   REQUIRE(gloo_waits::install() == "");
   gloo_waits::allow();
