@@ -3,7 +3,9 @@
 namespace ddipp::protocol::extensions {
 
 void to_json(Json& json, const CutRequest& request) {
-  json = Json{{"generation", nullptr}, {"everything", request.everything}};
+  json = Json{{"generation", nullptr},
+              {"everything", request.everything},
+              {"unanswered", request.unanswered}};
   if (request.generation) json["generation"] = *request.generation;
 }
 
@@ -14,6 +16,7 @@ void from_json(const Json& json, CutRequest& request) {
   if (meant.is_number_float()) meant.get_ref<const std::string&>();
   if (!meant.is_null()) request.generation = meant.get<int>();
   request.everything = json.value("everything", false);
+  request.unanswered = json.value("unanswered", false);
 }
 
 void to_json(Json& json, const CutReply& reply) {

@@ -27,6 +27,7 @@ struct CutRequest {
   static constexpr const char* reply_type = "ddipp_cut_reply";
   std::optional<int> generation;  // that is meant; none for the present one
   bool everything = false;        // all connections of the process that are not the engine's own
+  bool unanswered = false;        // only if Python has not run since the last interrupt
 };
 
 struct CutReply {

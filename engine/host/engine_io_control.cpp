@@ -87,6 +87,9 @@ void EngineIo::cut_request(Request& request) {
   const int present = shared_.group_guard.generation();
   const int generation = wish->generation.value_or(present);
   extensions::CutReply answer;
+  if (wish->unanswered && !shared_.inbox.unanswered_for()) {
+    return reply(request, extensions::CutRequest::reply_type, answer, Json::object());
+  }
   answer.connections = shared_.group_guard.cut(generation);
   if (wish->everything && generation == present) {
     shared_.log.warn("asked to shut down all connections but the engine's own");

@@ -13,6 +13,7 @@ from typing import Any
 from ddipp.recovery import actions as act
 from ddipp.recovery.cell import CellFate
 from ddipp.recovery.facts import Conduct, Outcome
+from ddipp.recovery.leftover import Formation, Leftover
 from ddipp.recovery.policy import Policy
 
 GENERATION = 5
@@ -240,6 +241,8 @@ class World:
                 rank.interrupts += 1
                 if rank.unanswered_since is None:
                     rank.unanswered_since = self.now
+        elif isinstance(action, act.Cut) and action.unanswered and rank.unanswered_since is None:
+            pass
         elif isinstance(action, (act.Cut, act.CutAll)):
             if rank.outcome is None:
                 rank.blamed = True
@@ -256,7 +259,11 @@ class World:
             self.check_abandoned(rank)
 
     def check_cut(self, rank: Rank) -> None:
-        """Nobody is cut whose collective would have succeeded."""
+        """Nobody is cut whose collective would have succeeded, or who has taken an interrupt."""
+        last = self.fate.phase.value == "last resort"
+        failed = last or self.fate.failed  # its group has no future then
+        if rank.doing == "handler" and not (failed or self.queued or rank.unanswered_since):
+            self.problems.append(f"rank {rank.number} is cut in its handler")
         if self.presses or self.fate.timed_out or self.fate.phase.value == "last resort":
             return
         if any(one.outcome is Outcome.DEATH for one in self.ranks):
@@ -355,3 +362,99 @@ class World:
                 self.problems.append(
                     f"rank {one.number} got {one.interrupts} interrupts of {fate.presses} presses"
                 )
+
+
+class LeftoverWorld(World):
+    """The same ranks, whose cell nobody waits for: what they do is known by their reports alone."""
+
+    def __init__(self, seed: int, policy: Policy, make: Any = Leftover) -> None:
+        super().__init__(seed, policy)
+        self.patient = self.chance.random() < 0.5
+        conduct = Conduct(queued=self.queued)
+        self.left = make(range(self.size), policy, conduct, 0.0, patient=self.patient)
+
+    def run(self, limit_s: float = 400.0) -> None:
+        """Play it to its end."""
+        left = self.left
+        while left.pending and self.now < limit_s:
+            for rank in self.ranks:
+                self.step(rank)
+            if self.patient and self.planned and self.planned[0] <= self.now:
+                self.planned.pop(0)
+                left.press(self.now)
+            self.perform(left.tick(self.now))
+            if left.wants_sights(self.now):
+                self.look()
+            for at, sights in list(self.reports):
+                if at <= self.now:
+                    self.reports.remove((at, sights))
+                    self.perform(left.sights(sights, self.now))
+            if self.patient and self.now > 120 and self.now - self.presses_in_vain > 5:
+                self.presses_in_vain = self.now
+                left.press(self.now)
+            self.now += STEP_S if self.now < 8 else 5 * STEP_S
+        running = {one.number for one in self.ranks if one.outcome is None}
+        if left.pending or running - set(left.abandoned):
+            self.problems.append(f"ranks {running} still run after the end")
+        if self.patient and not self.faulty and self.log:
+            self.problems.append(f"something was done though nothing was wrong: {self.log}")
+
+    def check_cut(self, rank: Rank) -> None:
+        """What is left of a cell may be cut: its group is formed again."""
+
+    def check_abandoned(self, rank: Rank) -> None:
+        if rank.outcome is None and self.left.presses < self.policy.presses:
+            self.problems.append(f"rank {rank.number} is given up in {rank.doing}")
+
+
+class FormationWorld:
+    """Ranks that join a group, of which some fail, die, or come late, at any moment."""
+
+    def __init__(self, seed: int, policy: Policy) -> None:
+        self.chance = random.Random(seed)
+        self.policy = policy
+        self.size = self.chance.choice([2, 3, 4, 8])
+        self.deadline = self.chance.choice([5.0, 60.0])
+        self.fate = Formation(range(self.size), GENERATION, policy, self.deadline)
+        self.arrive = [self.chance.choice([0.0, 0.1, 1.0]) for _ in range(self.size)]
+        self.fail_at = dict.fromkeys(range(self.size), float("inf"))
+        self.stuck: set[int] = set()
+        for _ in range(self.chance.choice([0, 0, 1, 2, 3])):
+            victim = self.chance.randrange(self.size)
+            self.fail_at[victim] = self.chance.uniform(0, 1.5)
+        if self.chance.random() < 0.1:
+            self.stuck.add(self.chance.randrange(self.size))  # it is never heard of again
+        self.press_at = self.chance.uniform(0, 3) if self.chance.random() < 0.1 else float("inf")
+        self.log: list[Any] = []
+        self.problems: list[str] = []
+
+    def run(self) -> None:
+        """Play it to its end."""
+        fate, now = self.fate, 0.0
+        pending = set(range(self.size))
+        cut: set[int] = set()
+        while not fate.over and now < 200:
+            there = [rank for rank in pending if self.arrive[rank] <= now]
+            complete = len(there) == self.size and not self.stuck
+            for rank in list(pending - self.stuck):
+                if now >= self.fail_at[rank]:
+                    fate.result(rank, ok=False, now=now)
+                elif complete or rank in cut:
+                    fate.result(rank, ok=rank not in cut, now=now)
+                else:
+                    continue
+                pending.discard(rank)
+            if now >= self.press_at:
+                fate.press(now)
+            for action in fate.tick(now):
+                self.log.append((round(now, 3), action))
+                cut.update(action.ranks)
+                if action.generation != GENERATION:
+                    self.problems.append(f"{action} is for another generation")
+                if not fate.failed:
+                    self.problems.append("ranks are cut that form a group")
+            now += STEP_S
+        if now >= 200:
+            self.problems.append("it never ends")
+        if pending - self.stuck - cut:
+            self.problems.append(f"ranks {pending} are left waiting")

@@ -298,6 +298,26 @@ def test_a_wait_that_nobody_knows_ends_at_the_third_press(after):
     assert after.pull(["got"], 1) == {"got": b""}
 
 
+def test_a_rank_that_is_stopped_and_struck_off_is_replaced(after, monkeypatch):
+    victim = after.reports(stack=False)[1].pid
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        living = after.ranks.living
+        monkeypatch.setattr(
+            after.ranks, "living", lambda ranks: [r for r in living(ranks) if r != 1]
+        )
+        monkeypatch.setattr(after.ranks, "_PATIENCE_S", 0.2)
+        assert after.ranks.restart([1], 60) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)
+    monkeypatch.undo()
+    with pytest.raises(DdippError, match="rank 1 died and was started again"):
+        after.run(WORKS)
+    after.sync(["kept"])
+    after.run("kept = rank + 10")
+
+
 # --- forming --------------------------------------------------------------------------------------
 
 
@@ -317,15 +337,9 @@ def test_the_users_error_is_shown_though_the_group_can_not_be_formed(after, caps
     assert "Traceback" not in shown
     with pytest.raises(DdippError, match=r"could not be formed again \(RuntimeError: no more"):
         after.run("1")
-    after.ranks.apply(put_back)
+    for rank in (0, 1):
+        after.ranks.execute(rank, "side.held.restore_groups = restore").get(10)
     after.run(WORKS)
-
-
-def put_back() -> None:
-    import ddipp.on_rank.membership as side
-    from ddipp.on_rank.process import user_namespace
-
-    side.held.restore_groups = user_namespace()["restore"]
 
 
 def test_after_the_death_of_all_ranks_the_next_cell_runs(capsys):

@@ -16,9 +16,9 @@ import pytest
 from ddipp.recovery import cell
 from ddipp.recovery.facts import Outcome
 from ddipp.recovery.policy import Policy
-from simulated_ranks import World
+from simulated_ranks import FormationWorld, LeftoverWorld, World
 
-ROUNDS = int(os.environ.get("DDIPP_NEMESIS_ROUNDS", "12000"))
+ROUNDS = int(os.environ.get("DDIPP_NEMESIS_ROUNDS", "10000"))
 POLICY = Policy()
 
 
@@ -42,12 +42,34 @@ def test_every_schedule_ends_as_it_should():
         assert seen[f"{outcome}"] > ROUNDS / 100, (outcome, seen)
 
 
+def test_what_is_left_of_a_cell_ends_too():
+    for seed in range(ROUNDS // 4):
+        world = LeftoverWorld(seed, POLICY)
+        world.run()
+        assert not world.problems, (seed, world.problems, world.log)
+
+
+def test_ranks_that_form_a_group_are_never_left_waiting():
+    for seed in range(ROUNDS // 4):
+        world = FormationWorld(seed, POLICY)
+        world.run()
+        assert not world.problems, (seed, world.problems, world.log)
+
+
 def test_two_runs_with_one_seed_are_equal():
     for seed in range(300):
         assert play(seed).log == play(seed).log
 
 
 # --- mutants: bugs put in by hand, which the nemesis must find -----------------------------------
+
+
+class CutsAtOnce(cell.CellFate):
+    """Cuts whoever was interrupted, though it has taken the interrupt and deals with it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._steps.look = lambda pending, sights: self._steps.cut_off(pending)
 
 
 class ForgetsTheCut(cell.CellFate):
@@ -102,6 +124,7 @@ class NamesAnotherGeneration(cell.CellFate):
 
 MUTANTS = {
     "torn": InterruptsTwice,
+    "cut in its handler": CutsAtOnce,
     "whole": ForgetsTheCut,
     "would have succeeded": IsNotPatient,
     "aborted in what would have succeeded": DoesNotSettle,

@@ -295,7 +295,14 @@ class Ranks:
             time.sleep(0.02)
         return sorted(waiting)
 
-    def cut(self, generation: int, ranks: Sequence[int], *, everything: bool = False) -> None:
+    def cut(
+        self,
+        generation: int,
+        ranks: Sequence[int],
+        *,
+        everything: bool = False,
+        unanswered: bool = False,
+    ) -> None:
         """End the collectives that ranks wait in, without waiting.
 
         Parameters
@@ -306,9 +313,12 @@ class Ranks:
             Whose.
         everything : bool
             Whether to shut down all connections of the process but the engine's own.
+        unanswered : bool
+            Whether to leave those alone that have taken the last interrupt.
         """
+        content = wire.cut(generation, everything=everything, unanswered=unanswered)
         for rank in self.living(ranks):
-            self._ask(rank, wire.CUT_REQUEST, wire.cut(generation, everything=everything))
+            self._ask(rank, wire.CUT_REQUEST, content)
 
     def _ask(self, rank: int, msg_type: str, content: dict[str, Any]) -> Any:
         """Send a control request; returns a future of one message, or None for a dead rank."""

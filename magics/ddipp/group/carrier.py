@@ -73,7 +73,7 @@ class Carrier:
         elif isinstance(action, act.CutAll):
             self._ranks.cut(generation, ranks, everything=True)
         elif isinstance(action, act.Cut):
-            self._ranks.cut(generation, ranks)
+            self._ranks.cut(generation, ranks, unanswered=action.unanswered)
         elif isinstance(action, act.Leave):
             self._ranks.tell(rank_side.leave_group, ranks=ranks)
         elif isinstance(action, act.Settle):

@@ -21,7 +21,15 @@ class Interrupt(Action):
 
 @dataclass(frozen=True)
 class Cut(Action):
-    """End the collectives that these ranks wait in, by shutting down or aborting their group."""
+    """End the collectives that these ranks wait in, by shutting down or aborting their group.
+
+    Attributes
+    ----------
+    unanswered : bool
+        Whether only of those that have not taken an interrupt by the time that it arrives.
+    """
+
+    unanswered: bool = False
 
 
 @dataclass(frozen=True)

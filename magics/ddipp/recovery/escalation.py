@@ -68,16 +68,17 @@ class Escalation:
 
     def look(self, pending: Collection[int], sights: Sequence[Sight]) -> list[Action]:
         """Cut those that were interrupted and have not taken it."""
-        return self.cut_off(
-            [
-                sight.rank
-                for sight in sights
-                if sight.rank in self._interrupted
-                and sight.rank in pending
-                and sight.state == "busy"
-                and self._is_stuck(sight)
-            ]
+        stuck = ordered(
+            sight.rank
+            for sight in sights
+            if sight.rank in self._interrupted
+            and sight.rank in pending
+            and sight.state == "busy"
+            and self._is_stuck(sight)
         )
+        self._cut.update(stuck)
+        # They may have taken it since they said so.
+        return [Cut(self.generation, stuck, unanswered=True)] if stuck else []
 
     def _is_stuck(self, sight: Sight) -> bool:
         waits = sight.waiting or sight.gloo_wait > 0 or self._conduct.queued

@@ -34,6 +34,8 @@ class Leftover:
         The ranks that are not known to be idle.
     abandoned : tuple of int
         Those that were given up.
+    presses : int
+        Interrupts so far.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Leftover:
         # A cut of what was left behind is of the generation that each rank is in.
         self._steps: dict[int, Escalation] = {}
         self._patient = patient
-        self._presses = 0
+        self.presses = 0
         self._stuck_since = math.inf
         self._next_look = now
         self._next_press = math.inf if patient else now
@@ -91,11 +93,11 @@ class Leftover:
         return actions
 
     def _press(self, now: float) -> list[Action]:
-        self._presses += 1
+        self.presses += 1
         # The user presses again, if there is one who waits.
         self._next_press = math.inf if self._patient else now + self._policy.insist_s
         actions: list[Action] = []
-        last = self._presses >= self._policy.presses
+        last = self.presses >= self._policy.presses
         for rank in self.pending:
             steps = self._steps[rank]
             if steps.gives_up:

@@ -31,7 +31,7 @@ class Facts:
     SHOWN = "shown"
 
 
-def cut(generation: int, *, everything: bool = False) -> dict[str, Any]:
+def cut(generation: int, *, everything: bool = False, unanswered: bool = False) -> dict[str, Any]:
     """Return the content of a request that ends the collectives that a rank waits in.
 
     Parameters
@@ -40,8 +40,10 @@ def cut(generation: int, *, everything: bool = False) -> dict[str, Any]:
         That is meant.
     everything : bool
         Whether to shut down every connection of the process that is not the engine's own.
+    unanswered : bool
+        Whether nothing is to be done where Python has run since the last interrupt.
     """
-    return {"generation": generation, "everything": everything}
+    return {"generation": generation, "everything": everything, "unanswered": unanswered}
 
 
 def report(gpu: str, *, stack: bool) -> dict[str, Any]:
