@@ -109,7 +109,14 @@ class Ranks:
     def process_exists(self, rank: int) -> bool:
         """Tell whether the last known process of a rank is there, on this host."""
         host, pid = self._processes[rank]
-        return host == rank_process.host_name() and os.path.exists(f"/proc/{pid}")
+        if host != rank_process.host_name():
+            return False
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                state = stat.read().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state not in "ZX"
 
     def note_controller_replaced(self) -> None:
         """Take note that requests which were on their way will not be answered."""

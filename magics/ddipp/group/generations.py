@@ -259,7 +259,7 @@ class Generations:
             raise DdippError(f"{ranks_text(self.abandoned)} does not react; {_RENEW}")
 
     def _missing_text(self, gone: Sequence[int]) -> str:
-        if all(map(self._ranks.process_exists, gone)):
+        if all(map(self._may_restart, gone)) and all(map(self._ranks.process_exists, gone)):
             one = len(gone) == 1
             return (
                 f"{ranks_text(gone)} {'is' if one else 'are'} out of reach, though "

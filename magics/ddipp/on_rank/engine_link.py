@@ -6,7 +6,6 @@ freed from outside.
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any
 
@@ -45,9 +44,11 @@ class StockEngine:
         """Have no log."""
 
 
-@functools.cache
 def engine() -> Any:
-    """Return the module ``_ddipp_engine``, or a :class:`StockEngine`."""
+    """Return the module ``_ddipp_engine``, or a :class:`StockEngine`.
+
+    Asked each time: a process may be loaded before it becomes an engine.
+    """
     try:
         import _ddipp_engine
     except ImportError:

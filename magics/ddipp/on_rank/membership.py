@@ -26,6 +26,7 @@ from .process import (
     settle,
     show_as,
     user_namespace,
+    wait_less_for_workers,
 )
 
 _generation = -1  # of the group that this rank is in
@@ -200,6 +201,7 @@ def form_group(
     device = kind.device(int(os.environ["LOCAL_RANK"]))
     _guard_groups_made_later()
     held.watch_models()
+    wait_less_for_workers()
     with _guarding_new_sockets(backend):
         dist.init_process_group(
             kind.spec,

@@ -139,6 +139,19 @@ def import_torch() -> str:
     return str(torch.__version__)
 
 
+def wait_less_for_workers() -> None:
+    """Let an interrupted loop over a data loader end soon.
+
+    An interrupt does not reach the loader's workers, which would be lost for good. When the loop
+    ends, the loader waits this long for each that is still busy, five seconds, and ends it then.
+    """
+    import torch.utils.data
+
+    utilities = torch.utils.data._utils
+    if hasattr(utilities, "MP_STATUS_CHECK_INTERVAL"):
+        utilities.MP_STATUS_CHECK_INTERVAL = 1.0
+
+
 def warm_up() -> None:
     """Load what shows a traceback, so that the first failure is shown as fast as others."""
     from IPython import get_ipython
