@@ -270,6 +270,10 @@ def test_a_rank_that_was_given_up_takes_its_place_again_when_it_is_idle(after, c
     for timer in timers:
         timer.join()
     assert "rank 1 does not react; all connections" in capsys.readouterr().err
+    # What it has can be saved meanwhile.
+    assert after.pull(["kept"], 1) == {"kept": 11}
+    with pytest.raises(DdippError, match="rank 1 does not react, and has no variable nothing"):
+        after.pull(["nothing"], 1)
     wait_for(lambda: after.reports(stack=False)[1].state == "idle", 30)
     after.run(WORKS)
     assert "rank 1 reacts again" in capsys.readouterr().err

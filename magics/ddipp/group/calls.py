@@ -5,11 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import secrets
 import signal as signals
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..on_rank import beside
 from ..on_rank import process as rank_process
 from ..recovery.actions import Cut
 from ..recovery.leftover import Formation
@@ -48,6 +50,8 @@ class Ranks:
     grace_s : float or None
         What the controller lets other ranks compute when a cell has failed on one and nobody is
         there to see it.
+    key : bytes
+        By which ranks know who may ask them beside their main thread.
     """
 
     _PATIENCE_S = 3.0  # with a rank that is to end
@@ -68,6 +72,7 @@ class Ranks:
         self._processes = [("", 0)] * len(self.engine_ids)
         self._controller_replaced = False
         self.grace_s: float | None = None
+        self.key = secrets.token_bytes(32)
 
     def __len__(self) -> int:
         return len(self.engine_ids)
@@ -106,6 +111,19 @@ class Ranks:
         """Take the host (:func:`ddipp.on_rank.process.host_name`) and the pid of each rank."""
         self._processes = list(processes)
 
+    def pull_beside(self, rank: int, names: Sequence[str], timeout_s: float) -> dict[str, Any]:
+        """Return variables of a rank on this host whose main thread is stuck.
+
+        Raises
+        ------
+        ConnectionError
+            When there is no way to them.
+        """
+        host, pid = self._processes[rank]
+        if host != rank_process.host_name():
+            raise ConnectionError("is on another host")
+        return beside.pull(pid, self.key, list(names), timeout_s)
+
     def process_exists(self, rank: int) -> bool:
         """Tell whether the last known process of a rank is there, on this host."""
         host, pid = self._processes[rank]
@@ -126,6 +144,10 @@ class Ranks:
         """Tell, once, whether the controller was replaced."""
         replaced, self._controller_replaced = self._controller_replaced, False
         return replaced
+
+    def processes(self) -> list[tuple[str, int]]:
+        """Return the host and the pid of each rank."""
+        return list(self._processes)
 
     def view(self, rank: int) -> Any:
         """Return the ipyparallel view of a rank."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .. import apps
 from ..backends import backend_named
 from ..errors import DdippError, DevicesLost, RanksLost
+from ..on_rank import beside
 from ..on_rank import membership as rank_side
 from ..on_rank import process as rank_process
 from ..recovery.policy import Policy
@@ -110,6 +111,7 @@ class Generations:
         self.abandoned: set[int] = set()
         self.broken: set[int] = set()
         self._whole: list[int] = []  # see changes()
+        self._listening: set[tuple[str, int]] = set()  # processes
 
     @property
     def policy(self) -> Policy:
@@ -189,6 +191,7 @@ class Generations:
         import ipyparallel.error
 
         starting = sorted(self._without_app)
+        self._ranks.tell(beside.listen, self._ranks.key, ranks=self._unheard())
         try:
             for result in [
                 self._ranks.start(rank, apps.start_here, self._app) for rank in starting
@@ -203,6 +206,13 @@ class Generations:
     def wait_until_idle(self) -> None:
         """Wait for the cell of a notebook that is gone; see :func:`wait_until_idle`."""
         wait_until_idle(self._carrier(), self._ranks, self.policy, self._announcer)
+
+    def _unheard(self) -> list[int]:
+        """Return the ranks whose process has not been asked to listen beside its main thread."""
+        processes = self._ranks.processes()
+        new = [rank for rank, process in enumerate(processes) if process not in self._listening]
+        self._listening.update(processes)
+        return new
 
     def resume(self) -> None:
         """Form a new generation of ranks that were in a group before."""

@@ -50,6 +50,8 @@ class Group:
         Times that may be changed.
     """
 
+    _BESIDE_S = 20.0  # what a rank may take to give a variable away whose main thread is stuck
+
     def __init__(
         self,
         client: Any,
@@ -396,7 +398,7 @@ class Group:
         if rank in self.ranks.gone():
             raise DdippError(f"rank {rank} has died; its variables are lost")
         if rank in self.generations.abandoned:
-            raise DdippError(f"rank {rank} does not react; %makedip --renew starts it again")
+            return self._pull_beside(names, rank)
         try:
             return dict(self.ranks.apply_on(rank, rank_side.pull, list(names)))
         except ipyparallel.error.RemoteError as error:
@@ -404,6 +406,15 @@ class Group:
                 raise
             raise DdippError(
                 f"rank {rank} has no variable {error.evalue}{self._excuse(rank)}"
+            ) from None
+
+    def _pull_beside(self, names: Sequence[str], rank: int) -> dict[str, Any]:
+        """Return variables of a rank that does not react, if its main thread alone is stuck."""
+        try:
+            return self.ranks.pull_beside(rank, names, self._BESIDE_S)
+        except ConnectionError as error:
+            raise DdippError(
+                f"rank {rank} does not react, and {error}; %makedip --renew starts it again"
             ) from None
 
     def sync(
