@@ -8,7 +8,7 @@ import os
 import secrets
 import signal as signals
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..on_rank import beside
@@ -404,6 +404,11 @@ class Look:
         self._size = size
         self._asked = asked
         self._deadline = deadline
+
+    def wake(self, call: Callable[[], None]) -> None:
+        """Let `call` be called, on the client's io thread, at each answer."""
+        for answer in self._asked.values():
+            answer.add_done_callback(lambda _: call())
 
     def ready(self) -> bool:
         """Tell whether all have answered, or the time is over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..on_rank import membership as rank_side
@@ -34,6 +34,8 @@ class Carrier:
         The requests that ranks run for a cell; without, what they run is interrupted.
     conduct : Conduct
         Of the backend.
+    wake : callable, optional
+        Called, on another thread, when :meth:`sights` may have something.
 
     Attributes
     ----------
@@ -51,8 +53,10 @@ class Carrier:
         results: Mapping[int, Any] | None = None,
         *,
         conduct: Conduct,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.conduct = conduct
+        self._wake = wake
         self._ranks = ranks
         self._announcer = announcer
         self._generations = generations
@@ -112,6 +116,7 @@ class Carrier:
         """Ask all ranks what they are doing, unless they are asked already."""
         if self._looking is None:
             self._looking = self._ranks.look(stack=False)
+            self._looking.wake(self._wake)
 
     def sights(self) -> list[RankReport] | None:
         """Return what the ranks have said, once; None while they are still asked."""

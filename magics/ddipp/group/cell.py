@@ -76,7 +76,12 @@ class CellRun:
         self._outcomes: dict[int, Outcome] = {}
         self._results: dict[int, AsyncResult] = {}
         self._carrier = Carrier(
-            group.ranks, group.announcer, group.generations, self._results, conduct=conduct
+            group.ranks,
+            group.announcer,
+            group.generations,
+            self._results,
+            conduct=conduct,
+            wake=interrupts.wake,
         )
         group.ranks.grace_s = policy.grace_s
         try:
