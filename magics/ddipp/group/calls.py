@@ -149,6 +149,10 @@ class Ranks:
         """Return the host and the pid of each rank."""
         return list(self._processes)
 
+    def hosts(self) -> set[str]:
+        """Return the hosts of the ranks (:func:`ddipp.on_rank.process.host_name`)."""
+        return {host for host, _ in self._processes}
+
     def view(self, rank: int) -> Any:
         """Return the ipyparallel view of a rank."""
         return self._views[rank]

@@ -22,11 +22,9 @@ from .failures import is_death
 from .formation import connect_client, in_host_order
 from .generations import Generations, Limits
 from .interrupts import Interrupts
+from .joining import join_values
 from .report import RankReport
-from .syncing import MissingVariable, copy_variables, spread
-
-#: Pushes of at least this many bytes are written once for all ranks of a host.
-SHARE_FROM_BYTES = 1_000_000
+from .syncing import MissingVariable, copy_variables, pull, push
 
 
 class Group:
@@ -371,42 +369,62 @@ class Group:
     # --- variables ---------------------------------------------------------------------------
 
     def push(self, variables: dict[str, Any]) -> None:
-        """Set variables on all ranks."""
-        import ipyparallel
+        """Set variables on all ranks, by value: they have objects of their own.
 
-        self.generations.notice_losses()
-        size = sum(memoryview(part).nbytes for part in ipyparallel.serialize_object(variables))
-        if size >= SHARE_FROM_BYTES and self._cluster is not None:
-            return spread(self.ranks, variables)  # they are on this host
-        if size < SHARE_FROM_BYTES or self.world_size == 1:
-            self.ranks.take(self.client[self.ranks.engine_ids].push(variables, block=False))
-            return
-        self.ranks.take(self.client[self.ranks.engine_ids[0]].push(variables, block=False))
-        self.sync(list(variables), source=0)
-
-    def pull(self, names: Sequence[str], rank: int = 0) -> dict[str, Any]:
-        """Return variables of one rank.
+        Variables that belong together, a model and its optimizer, should be named together.
+        Functions and classes of the notebook go along, and so do variables that these functions
+        use, where a rank does not have them.
 
         Raises
         ------
         DdippError
-            When the rank or a variable does not exist there.
+            When one can't be sent; nothing was set then, or not be rebuilt on a rank.
         """
-        import ipyparallel.error
+        self.generations.notice_losses()
+        for name, why in push(self.ranks, variables).items():
+            self.announcer.say(f"{name}, which a function uses, was not sent ({why})")
 
-        self._check_rank(rank)
-        if rank in self.ranks.gone():
-            raise DdippError(f"rank {rank} has died; its variables are lost")
-        if rank in self.generations.abandoned:
-            return self._pull_beside(names, rank)
+    def pull(self, names: Sequence[str], rank: int = 0) -> dict[str, Any]:
+        """Return variables of one rank, by value.
+
+        A model that is wrapped in DistributedDataParallel comes as its module.
+
+        Raises
+        ------
+        DdippError
+            When the rank or a variable does not exist, can't be sent or not be rebuilt here.
+        """
+        return self._pull(names, [rank])[0]
+
+    def pull_all(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Return variables of all ranks: a list by rank for each name."""
+        found = self._pull(names, range(self.world_size))
+        return {name: [values[name] for values in found] for name in names}
+
+    def gather(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return variables of all ranks joined along their first axis, in rank order.
+
+        They are arrays, tensors, lists, or DataFrames; numbers become an array.
+        """
+        return {name: join_values(name, values) for name, values in self.pull_all(names).items()}
+
+    def _pull(self, names: Sequence[str], ranks: Sequence[int]) -> list[dict[str, Any]]:
+        gone, abandoned = self.ranks.gone(), self.generations.abandoned
+        for rank in ranks:
+            self._check_rank(rank)
+            if rank in gone:
+                raise DdippError(f"rank {rank} has died; its variables are lost")
+        if any(rank in abandoned for rank in ranks):
+            return [
+                self._pull_beside(names, rank)
+                if rank in abandoned
+                else self._pull(names, [rank])[0]
+                for rank in ranks
+            ]
         try:
-            return dict(self.ranks.apply_on(rank, rank_side.pull, list(names)))
-        except ipyparallel.error.RemoteError as error:
-            if error.ename != "NameError":
-                raise
-            raise DdippError(
-                f"rank {rank} has no variable {error.evalue}{self._excuse(rank)}"
-            ) from None
+            return pull(self.ranks, names, ranks)
+        except MissingVariable as error:
+            raise DdippError(f"{error}{self._excuse(error.rank)}") from None
 
     def _pull_beside(self, names: Sequence[str], rank: int) -> dict[str, Any]:
         """Return variables of a rank that does not react, if its main thread alone is stuck."""

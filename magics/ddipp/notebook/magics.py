@@ -270,11 +270,18 @@ class DdippMagics(Magics):
     @line_magic
     @options.documented(options.dipull)
     def dipull(self, line: str) -> None:
-        """Get variables of a rank."""
+        """Get variables of a rank, or of all."""
         args = options.dipull().read(line.replace(",", " "))
         if args is None:
             return
-        self.shell.user_ns.update(self._need_group().pull(args.names, args.rank))
+        group = self._need_group()
+        if args.gather:
+            found = group.gather(args.names)
+        elif args.rank is None:
+            found = group.pull_all(args.names)
+        else:
+            found = group.pull(args.names, args.rank)
+        self.shell.user_ns.update(found)
 
     @line_magic
     @options.documented(options.dipsync)

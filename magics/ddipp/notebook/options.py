@@ -74,6 +74,10 @@ def _yes_or_no(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
+def _rank_or_all(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
 def makedip() -> Parser:
     """Return the parser of ``%makedip``."""
     parser = Parser(
@@ -186,8 +190,19 @@ def dip() -> Parser:
 
 def dipull() -> Parser:
     """Return the parser of ``%dipull``."""
-    parser = Parser("%dipull", "Get variables of a rank.")
-    parser.add_argument("-r", "--rank", type=int, default=0, help="of this rank [0]")
+    parser = Parser("%dipull", "Get variables of a rank, or of all.")
+    parser.add_argument(
+        "-r",
+        "--rank",
+        type=_rank_or_all,
+        default=0,
+        help="of this rank, or a list by rank: all [0]",
+    )
+    parser.add_argument(
+        "--gather",
+        action="store_true",
+        help="of all ranks, joined along the first axis: arrays, tensors, lists, DataFrames",
+    )
     parser.add_argument("names", nargs="+", help="the variables")
     return parser
 

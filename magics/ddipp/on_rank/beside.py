@@ -13,6 +13,9 @@ import pickle
 import threading
 from typing import Any
 
+from ..shared import values
+from .share import join, split
+
 _listening: set[bytes] = set()  # keys
 
 
@@ -43,21 +46,18 @@ def _serve(listener: Any) -> None:
             continue  # of a client that has gone, or is none of ours
 
 
-def _answer(names: list[str]) -> tuple[bytes, str]:
-    """Return the pickled variables, or why there are none."""
+def _answer(names: list[str]) -> tuple[list[int], bytes, str]:
+    """Return the packed variables and the sizes of their parts, or why there are none."""
     from .process import user_namespace
 
     namespace = user_namespace()
     if missing := [name for name in names if name not in namespace]:
-        return b"", f"has no variable {', '.join(missing)}"
+        return [], b"", f"has no variable {', '.join(missing)}"
     try:
-        import cloudpickle  # ipyparallel's rank may have none
-    except ImportError:
-        cloudpickle = pickle
-    try:
-        return cloudpickle.dumps({name: namespace[name] for name in names}), ""
-    except Exception as error:
-        return b"", f"can't send {', '.join(names)}: {type(error).__name__}: {error}"
+        packed = values.pack({name: namespace[name] for name in names}, unwrap=True)
+    except values.CannotCopy as problem:
+        return [], b"", str(problem)
+    return packed.sizes, bytes(join(packed.parts)), ""
 
 
 def pull(pid: int, key: bytes, names: list[str], timeout_s: float) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def pull(pid: int, key: bytes, names: list[str], timeout_s: float) -> dict[str, 
     """
     from multiprocessing.connection import Client
 
-    answers: list[tuple[bytes, str]] = []
+    answers: list[tuple[list[int], bytes, str]] = []
 
     def ask() -> None:
         try:
@@ -78,7 +78,7 @@ def pull(pid: int, key: bytes, names: list[str], timeout_s: float) -> dict[str, 
                 connection.send(names)
                 answers.append(pickle.loads(connection.recv_bytes()))
         except (OSError, EOFError) as error:
-            answers.append((b"", f"can't be reached: {error}"))
+            answers.append(([], b"", f"can't be reached: {error}"))
 
     # Nobody may ever accept: a process that is stopped.
     asking = threading.Thread(target=ask, name="ddipp-pull", daemon=True)
@@ -86,8 +86,10 @@ def pull(pid: int, key: bytes, names: list[str], timeout_s: float) -> dict[str, 
     asking.join(timeout_s)
     if not answers:
         raise ConnectionError("does not answer: it is stopped, or holds Python's lock")
-    data, problem = answers[0]
+    sizes, joined, problem = answers[0]
     if problem:
         raise ConnectionError(problem)
-    values: dict[str, Any] = pickle.loads(data)
-    return values
+    try:
+        return values.unpack(split(bytearray(joined), sizes), own_memory=True)
+    except values.CannotCopy as error:
+        raise ConnectionError(str(error)) from None

@@ -298,22 +298,7 @@ def _leave(dist: Any) -> None:
     dist.destroy_process_group()
 
 
-# --- facts and variables -------------------------------------------------------------------------
-
-
-def pull(names: list[str]) -> dict[str, Any]:
-    """Return variables of this rank.
-
-    Raises
-    ------
-    NameError
-        When one is missing; names all that are.
-    """
-    namespace = user_namespace()
-    missing = [name for name in names if name not in namespace]
-    if missing:
-        raise NameError(", ".join(missing))
-    return {name: namespace[name] for name in names}
+# --- facts ----------------------------------------------------------------------------------------
 
 
 def standing() -> tuple[int, bool]:

@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import Any
 
+from ..shared import values
 from .engine_link import connection as engine_connection
 from .engine_link import is_ours
 from .failures import watch_failures
@@ -20,10 +21,7 @@ from .failures import watch_failures
 
 def user_namespace() -> dict[str, Any]:
     """Return the namespace of the cells."""
-    from IPython import get_ipython
-
-    namespace: dict[str, Any] = get_ipython().user_ns
-    return namespace
+    return values.namespace()
 
 
 def probe() -> dict[str, Any]:

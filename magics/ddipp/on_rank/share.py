@@ -1,22 +1,25 @@
-"""Variables of one process for others: ``%dipsync`` from a rank, big pushes from the notebook.
+"""Variables of one process for others: ``%dipsync`` from a rank, pushes from the notebook, pulls.
 
-The source pickles them, with the memory of arrays and tensors apart. On one host the others map
-that memory (copy-on-write, so nobody pays for what is only read); between hosts it goes over the
-group.
+The source packs them (:mod:`ddipp.shared.values`). On one host the others map what is big,
+copy-on-write, so nobody pays for what is only read; between hosts it goes over the group, or, to
+the notebook, in the reply. What is small goes with the request or the reply.
 
-Objects of classes that a cell has defined are sent by reference to the class, which every rank has
-from running the cell; for a rank that has lost it the class goes along.
+``%dipsync`` first sends objects of classes that a cell has defined by reference to the class, which
+every rank has from running the cell; for a rank that has lost it the class goes along.
 """
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
-import pickle
-import sys
-import types
+from collections.abc import Sequence
 from typing import Any
+
+from ..shared import values
+from .process import host_name, user_namespace
+
+#: From so many bytes on memory is shared where it can be.
+SHARE_FROM_BYTES = 1_000_000
 
 _ALIGNMENT = 64
 _CHUNK = 64 * 2**20  # bytes of a broadcast
@@ -25,115 +28,11 @@ _parts: list[memoryview] = []  # on the source, until release()
 _file = -1
 
 
-def _pickler(
-    file: io.BytesIO, buffers: list[pickle.PickleBuffer], models: list[Any], by_value: bool
-) -> Any:
-    """Return a pickler that keeps the memory of tensors apart, as pickle does with arrays.
-
-    It adds DistributedDataParallel models to `models`.
-    """
-    torch: Any = sys.modules.get("torch")  # the notebook need not have loaded it
-    wrapped = sys.modules.get("torch.nn.parallel.distributed")
-
-    base: Any = pickle.Pickler
-    if by_value:
-        import cloudpickle
-
-        base = cloudpickle.Pickler
-
-    class Pickler(base):  # type: ignore[misc]
-        def reducer_override(self, thing: Any) -> Any:
-            if torch is not None and type(thing) is torch.Tensor and _is_plain(thing):
-                return _reduce_tensor(thing)
-            if torch is not None and type(thing) is torch.device and _is_own(thing):
-                return _own_device, ()
-            if wrapped is not None and isinstance(thing, wrapped.DistributedDataParallel):
-                models.append(thing)
-            above = getattr(super(), "reducer_override", None)
-            reduced = above(thing) if above is not None else NotImplemented
-            if isinstance(thing, types.FunctionType) and isinstance(reduced, tuple):
-                return _in_namespace(reduced)
-            return reduced
-
-    return Pickler(file, protocol=5, buffer_callback=buffers.append)
-
-
-class _Namespace:
-    """Stands for the namespace of the cells, on whatever rank it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        from .process import user_namespace
-
-        return user_namespace, ()
-
-
-def _in_namespace(reduced: Any) -> Any:
-    """Let a function that goes by value see the target's variables, as cells there do.
-
-    cloudpickle would give it copies of those that it names.
-    """
-    make, (code, _, *arguments), (attributes, slots), *rest = reduced
-    return make, (code, _Namespace(), *arguments), (attributes, {**slots, "__globals__": {}}), *rest
-
-
-def _is_plain(tensor: Any) -> bool:
-    import torch
-
-    dense = tensor.layout is torch.strided and not tensor.is_quantized
-    return dense and (tensor.is_leaf or not tensor.requires_grad)
-
-
-def _is_own(device: Any) -> bool:
-    import torch
-
-    if device.type != "cuda" or not torch.cuda.is_initialized():
-        return False
-    return bool(device.index == torch.cuda.current_device())
-
-
-def _own_device() -> Any:
-    """Return the GPU of the rank on which this is unpickled."""
-    import torch
-
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _reduce_tensor(tensor: Any) -> Any:
-    import torch
-
-    flat = (
-        tensor.detach()
-        .cpu()
-        .resolve_conj()
-        .resolve_neg()
-        .contiguous()
-        .reshape(-1)
-        .view(torch.uint8)
-    )
-    memory = pickle.PickleBuffer(flat.numpy())
-    facts = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), str(tensor.device))
-    return _rebuild_tensor, (memory, *facts, tensor.requires_grad)
-
-
-def _rebuild_tensor(
-    memory: Any, dtype: str, shape: tuple[int, ...], device: str, requires_grad: bool
-) -> Any:
-    import torch
-
-    flat = torch.empty(0, dtype=torch.uint8)
-    if memoryview(memory).nbytes:
-        flat = torch.frombuffer(memory, dtype=torch.uint8)
-    tensor = flat.view(getattr(torch, dtype)).reshape(shape)
-    if device.startswith("cuda"):
-        tensor = tensor.to(_own_device())
-    return tensor.requires_grad_(requires_grad)
-
-
 # --- the source ----------------------------------------------------------------------------------
 
 
 def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[str, Any]:
-    """Pickle variables of this rank.
+    """Pack variables of this rank for other ranks.
 
     Parameters
     ----------
@@ -148,54 +47,65 @@ def prepare(names: list[str] | None, by_value: bool, in_memory: bool) -> dict[st
     -------
     dict
         ``names``, ``skipped`` (name to reason), ``sizes`` of the parts in bytes, ``pid`` and
-        ``file`` for :func:`take_mapped`, ``models``: whether models are among it.
-
-    Raises
-    ------
-    NameError
-        When one is missing; names all that are.
-    TypeError
-        When one can't be sent; says why.
+        ``file`` for :func:`take_mapped`, ``models``: whether models are among it. Or ``missing``:
+        the names that are not there; or ``problem``: why one can't be sent.
     """
-    from .process import user_namespace
-
     namespace = user_namespace()
     skipped: dict[str, str] = {}
     if names is None:
         names, skipped = _sendable(namespace, by_value)
-    missing = [name for name in names if name not in namespace]
-    if missing:
-        raise NameError(", ".join(missing))
-    values = {name: namespace[name] for name in names}
-    return {"names": names, "skipped": skipped, **prepare_values(values, by_value, in_memory)}
-
-
-def prepare_values(values: dict[str, Any], by_value: bool, in_memory: bool) -> dict[str, Any]:
-    """Pickle values that become variables of others; see :func:`prepare`."""
-    release()
+    if missing := [name for name in names if name not in namespace]:
+        return {"missing": ", ".join(missing)}
     try:
-        packed, buffers, models = _pack(values, by_value)
-    except Exception as error:
-        raise TypeError(f"can't be sent: {type(error).__name__}: {error}") from None
-    _parts[:] = [memoryview(packed), *(buffer.raw() for buffer in buffers)]
+        packed = values.pack({name: namespace[name] for name in names}, by_value=by_value)
+    except values.CannotCopy as problem:
+        return {"problem": str(problem)}
+    ready = {"names": names, "skipped": skipped, "models": packed.has_models}
+    return {**ready, **hold(packed.parts, in_memory)}
+
+
+def hold(parts: Sequence[memoryview], in_memory: bool) -> dict[str, Any]:
+    """Keep packed variables of this process for others, until :func:`release`."""
+    release()
+    _parts[:] = parts
     sizes = [part.nbytes for part in _parts]
     if in_memory:
         _write_file(sizes)
-    return {"models": bool(models), "pid": os.getpid(), "file": _file, "sizes": sizes}
+    return {"pid": os.getpid(), "file": _file, "sizes": sizes}
 
 
-def _pack(
-    values: dict[str, Any], by_value: bool
-) -> tuple[bytes, list[pickle.PickleBuffer], list[Any]]:
-    file = io.BytesIO()
-    buffers: list[pickle.PickleBuffer] = []
-    models: list[Any] = []
-    _pickler(file, buffers, models, by_value).dump(values)
-    return file.getvalue(), buffers, models
+def hand_over(names: list[str], host: str) -> tuple[dict[str, Any], memoryview]:
+    """Pack variables of this rank for the notebook.
+
+    Parameters
+    ----------
+    names : list of str
+        Which.
+    host : str
+        :func:`~ddipp.on_rank.process.host_name` of the notebook.
+
+    Returns
+    -------
+    facts : dict
+        As of :func:`prepare`; with a ``file`` the parts are there, until :func:`release`.
+    joined : memoryview
+        The parts otherwise, see :func:`join`.
+    """
+    namespace = user_namespace()
+    if missing := [name for name in names if name not in namespace]:
+        return {"missing": ", ".join(missing)}, memoryview(b"")
+    try:
+        packed = values.pack({name: namespace[name] for name in names}, unwrap=True)
+    except values.CannotCopy as problem:
+        return {"problem": str(problem)}, memoryview(b"")
+    facts = {"left_out": packed.left_out, "sizes": packed.sizes, "file": -1}
+    if sum(packed.sizes) >= SHARE_FROM_BYTES and host == host_name():
+        return {**facts, **hold(packed.parts, True)}, memoryview(b"")
+    return facts, join(packed.parts)
 
 
 def _sendable(namespace: dict[str, Any], by_value: bool) -> tuple[list[str], dict[str, str]]:
-    """Return the user's variables that can be pickled, and why the others can't."""
+    """Return the user's variables that can be sent, and why the others can't."""
     from IPython import get_ipython
 
     hidden = set(get_ipython().user_ns_hidden) | {"rank", "world_size", "device", "torch", "dist"}
@@ -203,16 +113,14 @@ def _sendable(namespace: dict[str, Any], by_value: bool) -> tuple[list[str], dic
     for name, value in list(namespace.items()):
         if name.startswith("_") or name in hidden:
             continue
-        try:
-            _pack({name: value}, by_value)
-        except Exception as error:
-            bad[name] = f"{type(error).__name__}: {error}"
+        if why := values.why_not_sendable(value, by_value=by_value):
+            bad[name] = why
         else:
             good.append(name)
     return good, bad
 
 
-def _offsets(sizes: list[int]) -> list[int]:
+def _offsets(sizes: Sequence[int]) -> list[int]:
     offsets, end = [], 0
     for size in sizes:
         offsets.append(end)
@@ -220,7 +128,22 @@ def _offsets(sizes: list[int]) -> list[int]:
     return [*offsets, end]
 
 
-def _write_file(sizes: list[int]) -> None:
+def join(parts: Sequence[memoryview]) -> memoryview:
+    """Return the parts as one message; :func:`split` takes it apart."""
+    offsets = _offsets([part.nbytes for part in parts])
+    joined = bytearray(offsets[-1])
+    for part, offset in zip(parts, offsets):
+        joined[offset : offset + part.nbytes] = part.cast("B") if part.nbytes else b""
+    return memoryview(joined)
+
+
+def split(joined: Any, sizes: Sequence[int]) -> list[memoryview]:
+    """Return the parts of what :func:`join` has joined, each writable where that is."""
+    view = memoryview(joined)
+    return [view[begin : begin + size] for begin, size in zip(_offsets(sizes), sizes)]
+
+
+def _write_file(sizes: Sequence[int]) -> None:
     global _file
     # Anonymous memory: it is gone when the last process that maps it is, however that ends.
     _file = os.memfd_create("ddipp-share", os.MFD_CLOEXEC)
@@ -244,35 +167,46 @@ def release() -> None:
 # --- the others ----------------------------------------------------------------------------------
 
 
+def map_parts(pid: int, file: int, sizes: Sequence[int]) -> list[memoryview]:
+    """Return what a process of this host holds, in memory that is private to whoever writes."""
+    size = max(_offsets(sizes)[-1], 1)
+    fd = os.open(f"/proc/{pid}/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        memory = mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(fd)
+    return split(memory, sizes)
+
+
 def take_mapped(pid: int, file: int, sizes: list[int]) -> str:
     """Take what a process of this host has prepared.
 
     Returns
     -------
     str
-        ``""``, or why a class or function is not known here; `prepare` by value then.
+        ``""``, or why a variable can't be rebuilt here.
     """
-    offsets = _offsets(sizes)
-    fd = os.open(f"/proc/{pid}/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        memory = mmap.mmap(
-            fd, max(offsets[-1], 1), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
-        )
-    finally:
-        os.close(fd)
-    view = memoryview(memory)
-    return _assign([view[begin : begin + size] for begin, size in zip(offsets, sizes)])
+    return _assign(map_parts(pid, file, sizes))
+
+
+def take_joined(sizes: list[int], joined: Any) -> str:
+    """Take variables that came with the request; as :func:`take_mapped`."""
+    return _assign(split(bytearray(joined), sizes), own_memory=True)
+
+
+def hold_joined(sizes: list[int], joined: Any) -> None:
+    """Hold variables that came with the request for :func:`take_broadcast`."""
+    hold(split(bytearray(joined), sizes), in_memory=False)
 
 
 def take_broadcast(source: int, sizes: list[int], is_target: bool) -> str:
-    """Take part in a broadcast of what the rank `source` has prepared; as :func:`take_mapped`."""
+    """Take part in a broadcast of what the rank `source` holds; as :func:`take_mapped`."""
     import torch.distributed as dist
 
     if dist.get_rank() == source:
-        for part in _parts:
-            _broadcast(part, source)
-        return ""
-    parts = [memoryview(bytearray(size)) for size in sizes]
+        parts = list(_parts)
+    else:
+        parts = [memoryview(bytearray(size)) for size in sizes]
     for part in parts:
         _broadcast(part, source)
     return _assign(parts) if is_target else ""
@@ -301,12 +235,10 @@ def _broadcast(part: memoryview, source: int) -> None:
             dist.broadcast(tensor, source)
 
 
-def _assign(parts: list[memoryview]) -> str:
-    from .process import user_namespace
-
+def _assign(parts: Sequence[memoryview], *, own_memory: bool = False) -> str:
     try:
-        values = pickle.loads(parts[0], buffers=parts[1:])
-    except (AttributeError, ModuleNotFoundError) as error:
-        return str(error)
-    user_namespace().update(values)
+        rebuilt = values.unpack(parts, own_memory=own_memory)
+    except values.CannotCopy as problem:
+        return str(problem)
+    user_namespace().update(rebuilt)
     return ""
