@@ -162,6 +162,29 @@ def push(ranks: int) -> Callable[[str], float]:
     return measure
 
 
+def push_small(side: str) -> float:
+    """A dict of 1 KB to four ranks, milliseconds."""
+    data = {"numbers": list(range(200)), "text": "x" * 200}
+    times = []
+    with contextlib.ExitStack() as stack:
+        if side == "ours":
+            made = stack.enter_context(group(4))
+
+            def run() -> None:
+                made.push({"data": data})
+        else:
+            view = stack.enter_context(running(side, 4)).client[:]
+
+            def run() -> None:
+                view.push({"data": data}, block=True)
+
+        for _ in range(60):
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(times[10:])
+
+
 TRAIN = """
 import os, signal, time
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(64, 64))
@@ -245,6 +268,7 @@ ROWS = [
         "ddp.dipush_1gb.4", "s", "lower", push(4), ("ours", "stock", "relay"), ceiling=1.5,
         repeats=3,
     ),
+    Row("ddp.dipush_small.4", "ms", "lower", push_small),
     Row("ddp.recover.error", "s", "lower", recover("error"), ("ours",), limit=1),
     Row("ddp.recover.interrupt", "s", "lower", recover("interrupt"), ("ours",), limit=2),
     Row("ddp.recover.death", "s", "lower", recover("death"), ("ours", "relay"), beyond=5),

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import ddp
 import ipyparallel
+import output
 from programs import BIN, QUIET, Row, pss_mib, running, wait_for_file
 
 import controller
@@ -135,6 +136,7 @@ ROWS = [
     Row("client.direct.async5000", "1/s", "higher", direct_async, ratio=2),
     *engine.ROWS,
     *ddp.ROWS,
+    *output.ROWS,
 ]
 
 

@@ -262,6 +262,7 @@ class EngineKernel(IPythonKernel):
         """Run a cell; a failure says which engine it was."""
         host.set_title(title(args[0] if args else kwargs["code"]))
         self.shell.begin_request()
+        self._place_cell(self.get_parent("shell"))
         content = super().do_execute(*args, **kwargs)
         if inspect.isawaitable(content):
             content = await content
@@ -285,6 +286,15 @@ class EngineKernel(IPythonKernel):
                 "traceback": traceback,
             }
         return {"version": EXTENSIONS_VERSION, **facts}
+
+    def _place_cell(self, request: dict[str, Any]) -> None:
+        terms = request.get("metadata", {}).get("ddipp")
+        place = terms.get("cell") if isinstance(terms, dict) else None
+        if isinstance(place, dict):
+            above = [str(line) for line in place.get("above", [])]
+            self.shell.compile.place_next(int(place.get("number", 0)), above)
+        else:
+            self.shell.compile.forget_place()
 
     def apply_request(self, stream: Channel, ident: list[bytes], parent: Request) -> None:
         """Call the function that a client sent and send back what it returns."""

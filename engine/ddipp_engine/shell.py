@@ -10,6 +10,9 @@ from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core import page
+from traitlets import Type
+
+from .compiler import CellCompiler
 
 
 def printable(error: Any) -> Any:
@@ -29,6 +32,7 @@ def printable(error: Any) -> Any:
 class EngineShell(ZMQInteractiveShell):
     """ipykernel's shell; an exception that can't be printed is reported under its name."""
 
+    compiler_class = Type(CellCompiler)
     _shown = 0  # id() of the exception that was shown last
     _shown_error: tuple[BaseException, list[str]] | None = None  # in this request
     _last_before: BaseException | None = None  # shown before this request
@@ -62,6 +66,8 @@ class EngineShell(ZMQInteractiveShell):
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         self._shown = id(evalue)
+        if isinstance(evalue, SystemExit):
+            stb = [line for line in stb if "%tb" not in line]  # it would show nothing
         saved = sys.stdout, sys.stderr
         try:
             # User code may have set them to None.

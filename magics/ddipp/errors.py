@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 
 class DdippError(Exception):
     """A problem with a remedy. Shown as its one line, without a traceback."""
 
     def _render_traceback_(self, *_: object) -> list[str]:
         return [f"ddipp: {self}"]
+
+
+class RankTraceback(Exception):
+    """The traceback of a rank, as text; Python shows it above the exception that it caused."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines)
+
+    def __str__(self) -> str:
+        return "\n" + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(self.args[0]))
 
 
 class CellFailed(DdippError):
@@ -23,6 +35,8 @@ class CellFailed(DdippError):
         super().__init__(summary)
         self.errors = errors
         self._traceback = traceback
+        if traceback:
+            self.__cause__ = RankTraceback(traceback)  # a script has nobody else to show it
 
     def _render_traceback_(self, *_: object) -> list[str]:
         return [*self._traceback, f"ddipp: {self}"]

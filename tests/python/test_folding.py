@@ -1,10 +1,13 @@
-"""Equal lines of ranks become one, in the order of each rank."""
+"""What several ranks show becomes one text: equal lines once, in the order of each rank."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from ddipp.notebook.folding import Folder, Line, ranks_label
+import pytest
+from ddipp.notebook.renderers import InPlace, LineByLine
+from ddipp.notebook.transcript import Transcript, as_text, ranks_label
 
 
 def test_ranks_are_named_by_spans():
@@ -13,59 +16,243 @@ def test_ranks_are_named_by_spans():
     assert ranks_label([3, 0, 2, 6]) == "ranks 0, 2-3, 6"
 
 
+class Lines:
+    """Streams that write what a transcript says."""
+
+    def __init__(self, ranks: list[int], live: bool) -> None:
+        self.transcript = Transcript(ranks, LineByLine.PATIENCE_S)
+        self.renderer = LineByLine(self._write, self._rich, live)
+        self.written: list[tuple[str, str]] = []
+
+    def _write(self, stream: str, text: str) -> None:
+        self.written.append((stream, text))
+
+    def _rich(self, place: int) -> None:
+        self.written.append(("rich", self.transcript.entries[place].text))
+
+    def add(self, rank: int, text: str, now: float, stream: str = "stdout") -> None:
+        self.transcript.add(rank, stream, text, now)
+
+    def take(self, now: float, *, everything: bool = False) -> str:
+        self.renderer.render(self.transcript, now, everything=everything)
+        taken, self.written = self.written, []
+        return "".join(text for _, text in taken)
+
+
+# --- for those who read it later ----------------------------------------------------------------
+
+
 def test_lines_that_all_ranks_write_are_one_and_do_not_wait():
-    folder = Folder([0, 1])
-    folder.add(0, "stdout", "a\nb\n", 0.0)
-    assert folder.take(0.1) == []
-    folder.add(1, "stdout", "a\nb\n", 0.1)
-    assert folder.take(0.1) == [
-        Line((0, 1), "stdout", "a\n"),
-        Line((0, 1), "stdout", "b\n"),
-    ]
+    lines = Lines([0, 1], live=False)
+    lines.add(0, "a\nb\n", 0.0)
+    assert lines.take(0.1) == ""
+    lines.add(1, "a\nb\n", 0.1)
+    assert lines.take(0.1) == "[ranks 0-1]\na\nb\n"
 
 
 def test_a_line_waits_for_its_like_only_so_long():
-    folder = Folder([0, 1, 2], patience_s=0.25)
-    folder.add(0, "stdout", "a\n", 0.0)
-    folder.add(2, "stdout", "a\n", 0.1)
-    assert folder.take(0.2) == []
-    assert folder.take(0.25) == [Line((0, 2), "stdout", "a\n")]
+    lines = Lines([0, 1, 2], live=False)
+    lines.add(0, "a\n", 0.0)
+    lines.add(2, "a\n", 0.1)
+    assert lines.take(0.2) == ""
+    assert lines.take(0.25) == "[ranks 0, 2]\na\n"
+    lines.add(1, "a\n", 0.3)
+    assert lines.take(0.3) == "" and lines.take(0.6) == "[rank 1]\na\n"
 
 
 def test_unfinished_lines_come_after_a_while_and_go_on():
-    folder = Folder([0, 1])
-    folder.add(0, "stdout", "x", 0.0)
-    folder.add(0, "stdout", "y", 0.1)
-    assert folder.take(0.2) == []
-    assert folder.take(0.3) == [Line((0,), "stdout", "xy")]
-    folder.add(0, "stdout", "z\n", 0.3)
-    assert folder.take(0.3, everything=True) == [Line((0,), "stdout", "z\n")]
+    lines = Lines([0, 1], live=False)
+    lines.add(0, "x", 0.0)
+    lines.add(0, "y", 0.1)
+    assert lines.take(0.2) == ""
+    assert lines.take(0.3) == "[rank 0]\nxy"
+    lines.add(0, "z\n", 0.3)
+    assert lines.take(0.3, everything=True) == "z\n"
 
 
 def test_streams_are_not_mixed():
-    folder = Folder([0, 1])
-    folder.add(0, "stdout", "a\n", 0.0)
-    folder.add(1, "stderr", "a\n", 0.0)
-    assert len(folder.take(0.0, everything=True)) == 2
+    lines = Lines([0, 1], live=False)
+    lines.add(0, "a\n", 0.0)
+    lines.add(1, "a\n", 0.0, "stderr")
+    lines.renderer.render(lines.transcript, 0.0, everything=True)
+    assert [stream for stream, _ in lines.written] == ["stdout", "stderr"]
+    assert lines.take(0.0) == "[rank 0]\na\n[rank 1]\na\n"
 
 
-def test_nothing_is_lost_and_the_order_of_each_rank_is_kept():
+@pytest.mark.parametrize("live", [False, True])
+def test_nothing_is_lost_and_the_order_of_each_rank_is_kept(live: bool):
     for seed in range(200):
         rng = random.Random(seed)
-        folder = Folder([0, 1, 2])
+        lines = Lines([0, 1, 2], live)
         written: dict[int, str] = {0: "", 1: "", 2: ""}
-        shown: dict[int, str] = {0: "", 1: "", 2: ""}
-        now = 0.0
+        shown, now = "", 0.0
         for _ in range(60):
             now += rng.random() * 0.2
             rank = rng.randrange(3)
             text = "".join(rng.choice("ab\n") for _ in range(rng.randrange(1, 5)))
             written[rank] += text
-            folder.add(rank, "stdout", text, now)
-            for line in folder.take(now, everything=rng.random() < 0.1):
-                for who in line.ranks:
-                    shown[who] += line.text
-        for line in folder.take(now, everything=True):
-            for who in line.ranks:
-                shown[who] += line.text
-        assert shown == written
+            lines.add(rank, text, now)
+            shown += lines.take(now, everything=rng.random() < 0.1)
+        shown += lines.take(now, everything=True)
+        entries = lines.transcript.entries
+        for rank, text in written.items():
+            assert "".join(one.text for one in entries if rank in one.ranks) == text
+        if not live:
+            assert letters_of(shown) == {
+                rank: text.replace("\n", "") for rank, text in written.items()
+            }
+
+
+def letters_of(shown: str) -> dict[int, str]:
+    """Return what a reader takes for the output of each rank, but for its line ends."""
+    found = {0: "", 1: "", 2: ""}
+    ranks: list[int] = []
+    for line in shown.splitlines():
+        if line.startswith("["):
+            span = line[1:-1].partition(" ")[2].replace("-", ", ").split(", ")
+            ranks = [0, 1, 2] if line == "[ranks 0-2]" else [int(one) for one in span]
+        else:
+            for rank in ranks:
+                found[rank] += line
+    return found
+
+
+# --- for those who look on ----------------------------------------------------------------------
+
+
+def test_a_line_is_shown_at_once_and_who_has_written_the_same_afterwards():
+    lines = Lines([0, 1, 2], live=True)
+    lines.add(0, "a\n", 0.0)
+    assert lines.take(0.01) == "[rank 0]\na\n"
+    lines.add(2, "a\n", 0.05)
+    assert lines.take(0.06) == ""
+    lines.add(1, "a\n", 0.1)
+    lines.add(0, "b\n", 0.1)
+    assert lines.take(0.11) == "b\n"
+    lines.add(1, "b\n", 0.12)
+    lines.add(2, "c\n", 0.12)
+    assert lines.take(0.13) == "[rank 2: the same line]\n[rank 2]\nc\n"
+    assert lines.take(0.5) == "[rank 1: the same 2 lines]\n"
+
+
+def test_a_bar_stays_in_its_line_and_labels_do_not_tear_it():
+    lines = Lines([0, 1], live=True)
+    lines.add(0, "\r10%", 0.0)
+    assert lines.take(0.0) == "[rank 0]\n10%"
+    lines.add(0, "\r20%", 0.1)
+    lines.add(1, "\r15%", 0.1)
+    assert lines.take(0.1) == "\r20%"
+    lines.add(1, "\r100%\n", 0.2)
+    lines.add(0, "\r30%", 0.2)
+    assert lines.take(0.2) == "\r30%\n[rank 1]\n100%\n"
+    lines.add(0, "\r100%\n", 0.3)
+    assert lines.take(0.3) == "[rank 0]\n100%\n"
+
+
+# --- in place -----------------------------------------------------------------------------------
+
+
+class Cell:
+    """The output of a cell in a notebook."""
+
+    def __init__(self, ranks: list[int]) -> None:
+        self.transcript = Transcript(ranks, InPlace.FOLD_S)
+        self.renderer = InPlace(self._publish, self._rich, self._clear)
+        self.outputs: dict[str, str] = {}
+        self.messages = 0
+        self._waits = False
+
+    def _publish(self, data: dict[str, Any], display_id: str, update: bool) -> None:
+        self.messages += 1
+        if not update and self._waits:
+            self.outputs, self._waits = {}, False
+        assert update == (display_id in self.outputs)
+        self.outputs[display_id] = data["text/plain"]
+
+    def _rich(self, place: int) -> None:
+        self.outputs[f"rich {len(self.outputs)}"] = self.transcript.entries[place].text
+
+    def _clear(self, wait: bool) -> None:
+        if wait:
+            self._waits = True
+        else:
+            self.outputs = {}
+
+    def shown(self, now: float = 0.0) -> list[str]:
+        self.renderer.render(self.transcript, now, everything=False)
+        return list(self.outputs.values())
+
+
+def test_lines_that_come_equal_later_are_joined_in_place():
+    cell = Cell([0, 1])
+    cell.transcript.add(0, "stdout", "a\nb\n", 0.0)
+    assert cell.shown() == ["[rank 0]\na\nb"]
+    cell.transcript.add(1, "stdout", "a\nc\n", 1.0)
+    assert cell.shown() == ["[ranks 0-1]\na\n[rank 0]\nb\n[rank 1]\nc"]
+    cell.transcript.add(0, "stdout", "c\n", 2.0)
+    assert cell.shown() == ["[ranks 0-1]\na\n[rank 0]\nb\n[ranks 0-1]\nc"]
+
+
+def test_what_comes_late_is_news():
+    cell = Cell([0, 1])
+    cell.transcript.add(0, "stdout", "a\n", 0.0)
+    cell.transcript.add(1, "stdout", "a\n", InPlace.FOLD_S + 1)
+    assert cell.shown() == ["[rank 0]\na\n[rank 1]\na"]
+
+
+def test_bars_of_ranks_stay_in_their_places():
+    cell = Cell([0, 1])
+    for step in range(3):
+        for rank in (0, 1):
+            cell.transcript.add(rank, "stdout", f"\rstep {step} of {rank}", 0.0)
+            cell.shown()
+    assert cell.shown() == ["[rank 0]\nstep 2 of 0\n[rank 1]\nstep 2 of 1"]
+    cell.transcript.add(0, "stdout", "\rdone\n", 0.0)
+    cell.transcript.add(1, "stdout", "\r\rdone\r\n", 0.0)
+    assert cell.shown() == ["[ranks 0-1]\ndone"]
+
+
+def test_equal_pictures_are_one_whose_label_says_who():
+    cell = Cell([0, 1])
+    cell.transcript.add(0, "stdout", "a\n", 0.0)
+    cell.transcript.add_rich(0, "picture", 0.0)
+    cell.transcript.add(0, "stdout", "b\n", 0.0)
+    assert cell.shown() == ["[rank 0]\na", "[rank 0]", "picture", "[rank 0]\nb"]
+    cell.transcript.add_rich(1, "picture", 1.0)
+    assert cell.shown() == ["[rank 0]\na", "[ranks 0-1]", "picture", "[rank 0]\nb"]
+
+
+def test_a_rank_clears_what_it_has_shown_and_others_keep_theirs():
+    cell = Cell([0, 1])
+    for epoch in range(3):
+        for rank in (0, 1):
+            if epoch:
+                cell.transcript.clear(rank)
+                cell.renderer.clear(True)
+            cell.transcript.add(rank, "stdout", f"epoch {epoch}\n", 0.0)
+            cell.transcript.add_rich(rank, f"plot {epoch}", 0.0)
+            cell.shown()
+    assert cell.shown() == ["[ranks 0-1]\nepoch 2", "[ranks 0-1]", "plot 2"]
+    cell.transcript.clear(0)
+    cell.renderer.clear(cell.transcript.is_shown())
+    cell.transcript.add(0, "stdout", "last\n", 0.0)
+    assert cell.shown() == ["[rank 1]\nepoch 2", "[rank 1]", "plot 2", "[rank 0]\nlast"]
+
+
+def test_many_lines_cost_few_messages():
+    cell = Cell([0, 1])
+    for turn in range(100):
+        lines = "".join(f"line {turn * 1000 + number}\n" for number in range(1000))
+        for rank in (0, 1):
+            cell.transcript.add(rank, "stdout", lines, turn * 0.01)
+        cell.shown()
+    assert cell.messages < 300
+    assert sum(text.count("line") for text in cell.outputs.values()) == 100_000
+    assert all(text.startswith("[ranks 0-1]") for text in cell.outputs.values())
+
+
+def test_text_of_nobody_is_nothing():
+    transcript = Transcript([0], 1.0)
+    transcript.add(0, "stdout", "a\n", 0.0)
+    transcript.clear(0)
+    assert as_text(transcript.entries) == "" and not transcript.is_shown()

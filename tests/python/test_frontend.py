@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cell_output import CellOutput
 from ddipp.group.report import RankReport
 from ddipp.notebook.lookup import body
 from ddipp.notebook.status import as_html, as_text
@@ -79,13 +80,12 @@ def test_figures_and_tables_come_as_from_a_local_cell(kernel: Kernel):
 
 
 def test_equal_rich_outputs_of_ranks_are_shown_once_and_labelled(kernel: Kernel):
-    messages = kernel.run("%%dip -S all\n" + FIGURE.format(peak=3))
-    assert sum("image/png" in m["content"].get("data", {}) for m in messages) == 1
-    assert "[ranks 0-1]" in "".join(m["content"].get("text", "") for m in messages)
-    different = kernel.run("%%dip -S all\n" + FIGURE.format(peak="3 + rank"))
-    assert sum("image/png" in m["content"].get("data", {}) for m in different) == 2
-    text = "".join(m["content"].get("text", "") for m in different)
-    assert "[rank 0]" in text and "[rank 1]" in text
+    equal = CellOutput(kernel.run("%%dip -S all\n" + FIGURE.format(peak=3)))
+    assert len(equal.data("image/png")) == 1
+    assert "[ranks 0-1]" in equal.text
+    different = CellOutput(kernel.run("%%dip -S all\n" + FIGURE.format(peak="3 + rank")))
+    assert len(different.data("image/png")) == 2
+    assert "[rank 0]" in different.text and "[rank 1]" in different.text
 
 
 def test_progress_bars_are_those_of_a_notebook(kernel: Kernel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 
@@ -13,8 +13,20 @@ class View(Protocol):
     def show(self, rank: int, message: dict[str, Any]) -> None:
         """Show one iopub message."""
 
+    def due_in(self) -> float | None:
+        """Return the seconds until :meth:`tick` has something to do, None for nothing known."""
+
     def tick(self, *, everything: bool = False) -> None:
-        """Show what has waited for its like from other ranks, or everything."""
+        """Show what is due, or everything."""
+
+    def end(self, errors: Iterable[Exception] = ()) -> None:
+        """Show what is left; the cell has ended, and these errors are going to be raised."""
+
+    def show_late(self, rank: int, message: dict[str, Any]) -> None:
+        """Show one iopub message that came after the end; from any thread."""
+
+    def take_payload(self, rank: int, payload: dict[str, Any]) -> None:
+        """Do what the reply of a rank asks the front end for."""
 
 
 class Announcer(Protocol):
@@ -57,8 +69,21 @@ class _NoView:
     def show(self, rank: int, message: dict[str, Any]) -> None:
         """Show nothing."""
 
+    def due_in(self) -> float | None:
+        """Know of nothing."""
+        return None
+
     def tick(self, *, everything: bool = False) -> None:
         """Show nothing."""
+
+    def end(self, errors: Iterable[Exception] = ()) -> None:
+        """Show nothing."""
+
+    def show_late(self, rank: int, message: dict[str, Any]) -> None:
+        """Show nothing."""
+
+    def take_payload(self, rank: int, payload: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 _default: Announcer = Silent()

@@ -17,6 +17,7 @@ from ..recovery.actions import Cut
 from ..recovery.leftover import Formation
 from ..recovery.policy import Policy
 from ..shared import wire
+from ..shared.wire import CellPlace
 from .failures import is_death, keep_facts
 from .interrupts import Interrupts
 from .report import RankReport
@@ -188,12 +189,22 @@ class Ranks:
             with contextlib.suppress(ipyparallel.error.EngineError):  # it has just died
                 self._told.append(self.start(rank, function, *args))
 
-    def execute(self, rank: int, code: str) -> Any:
-        """Run a cell on one rank and return at once."""
+    def execute(self, rank: int, code: str, place: CellPlace | None = None) -> Any:
+        """Run a cell on one rank and return at once.
+
+        Parameters
+        ----------
+        rank : int
+            Where.
+        code : str
+            What is run.
+        place : CellPlace, optional
+            What tracebacks call it.
+        """
         from ipyparallel import AsyncResult
 
         engine = self.engine_ids[rank]
-        terms = {} if self.grace_s is None else wire.cell_terms(self.grace_s)
+        terms = wire.cell_terms(self.grace_s, place)
         with _gone_is_death():
             # As the view's own, which takes no metadata.
             (identity,), _ = self.client._build_targets([engine])

@@ -16,6 +16,7 @@ from ..recovery.cell import CellFate
 from ..recovery.facts import Outcome
 from ..recovery.hang import HangWatch
 from ..shared.text import ranks_text
+from ..shared.wire import CellPlace
 from .announcer import View
 from .carrier import Carrier
 from .failures import outcome_of, shown_failure, summarize, traceback_lines
@@ -45,6 +46,8 @@ class CellRun:
         Where it runs; on all when not given.
     timeout_s : float, optional
         The cell is interrupted when it has not ended after so many seconds.
+    place : CellPlace, optional
+        What tracebacks call it.
     """
 
     _POLL_S = 0.05
@@ -57,6 +60,7 @@ class CellRun:
         interrupts: Interrupts,
         ranks: Sequence[int] | None = None,
         timeout_s: float | None = None,
+        place: CellPlace | None = None,
     ) -> None:
         self._group = group
         self._pressed = interrupts
@@ -86,7 +90,7 @@ class CellRun:
         group.ranks.grace_s = policy.grace_s
         try:
             for rank in where:
-                self._results[rank] = group.ranks.execute(rank, code)
+                self._results[rank] = group.ranks.execute(rank, code, place)
         except BaseException:
             self._carrier.interrupt(list(self._results))  # those where it was started
             raise
@@ -120,8 +124,9 @@ class CellRun:
         self._messages.put((rank, {"header": {"msg_type": msg_type}, "content": content}))
 
     def _show_output(self, wait_s: float) -> None:
+        due_in = self._view.due_in()
         try:
-            item = self._messages.get(timeout=wait_s)
+            item = self._messages.get(timeout=wait_s if due_in is None else min(wait_s, due_in))
             while True:
                 if item is not None:
                     self._view.show(*item)
@@ -148,8 +153,11 @@ class CellRun:
             result.wait_for_output(1)
         self._flush_callbacks()
         self._show_output(0)
-        self._view.tick(everything=True)
+        self._view.end(self._errors.values())
+        self._take_payloads()
+        requests = {rank: result.msg_ids[0] for rank, result in self._results.items()}
         self._group.ranks.forget(done)
+        self._group.late.follow(requests, self._view.show_late)
         self._carrier.forget()
         if self.fate.abandoned:
             self._raise_abandoned(self.fate.abandoned)
@@ -199,6 +207,12 @@ class CellRun:
 
     def _pending(self) -> list[int]:
         return list(self.fate.pending)
+
+    def _take_payloads(self) -> None:
+        for rank, result in self._results.items():
+            if result.ready() and result.successful():
+                for payload in result.r._content.get("payload") or ():
+                    self._view.take_payload(rank, payload)
 
     def _flush_callbacks(self) -> None:
         """Wait for the client's io thread to have handed over what it has received."""

@@ -15,6 +15,7 @@ from ..cluster.nursery import PRELOAD
 from ..errors import CellFailed, DdippError
 from ..on_rank import membership as rank_side
 from ..shared.devices import choose_gpus, gpu_uuids
+from ..shared.wire import CellPlace
 from .announcer import Announcer, default
 from .calls import Ranks
 from .cell import CellRun
@@ -23,6 +24,7 @@ from .formation import connect_client, in_host_order
 from .generations import Generations, Limits
 from .interrupts import Interrupts
 from .joining import join_values
+from .late import LateOutput
 from .report import RankReport
 from .syncing import MissingVariable, copy_variables, pull, push
 
@@ -46,6 +48,8 @@ class Group:
         The process group, and what ranks have lost.
     limits : Limits
         Times that may be changed.
+    late : LateOutput
+        What cells show that have ended.
     """
 
     _BESIDE_S = 20.0  # what a rank may take to give a variable away whose main thread is stuck
@@ -66,6 +70,7 @@ class Group:
         self.gpus = gpus
         uuids = [gpu_uuids()[gpu] for gpu in gpus] if gpus is not None else None
         self.ranks = Ranks(client, engine_ids, uuids)
+        self.late = LateOutput(client)
         self.backend = backend or backend_for(gpus is not None).name
         self.announcer = announcer or default()
         self.app = app
@@ -322,6 +327,7 @@ class Group:
         quiet: bool = False,
         ranks: Sequence[int] | None = None,
         timeout_s: float | None = None,
+        place: CellPlace | None = None,
     ) -> None:
         """Run a cell on the ranks and show its output live.
 
@@ -337,6 +343,8 @@ class Group:
             Where to run it; on all when not given. The others take no part in collectives.
         timeout_s : float, optional
             Interrupt the cell when it has not ended after so many seconds.
+        place : CellPlace, optional
+            Where the code stands in a notebook; tracebacks say so.
 
         Raises
         ------
@@ -349,7 +357,7 @@ class Group:
         view = self.announcer.view(see, self.world_size, quiet)
         try:
             with Interrupts() as interrupts:
-                cell = CellRun(self, code, view, interrupts, ranks, timeout_s)
+                cell = CellRun(self, code, view, interrupts, ranks, timeout_s, place)
                 cell.wait()
         except CellFailed as failure:
             dead = [rank for rank, error in failure.errors.items() if is_death(error)]

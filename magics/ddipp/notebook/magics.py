@@ -18,6 +18,7 @@ from . import options
 from .autodip import LOCAL_MARK, Autodip
 from .display import say
 from .lookup import RemoteNames
+from .place import place_of
 from .status import LiveTable
 
 PLACES = {
@@ -214,7 +215,8 @@ class DdippMagics(Magics):
             how = {"see": see, "quiet": args.quiet, "ranks": args.ranks}
             if args.appcmd:
                 group.run(args.appcmd, **how)
-            group.run(cell, timeout_s=args.timeout, **how)
+            stands = place_of(self.shell, cell)
+            group.run(cell, timeout_s=args.timeout, place=stands, **how)
 
     @staticmethod
     def _ranks_to_see(args: argparse.Namespace, group: Group) -> list[int] | None:

@@ -137,6 +137,7 @@ class LiveTable:
         self._devices = devices
         self._ended = threading.Event()
         self._handle: Any = None
+        self._events: Any = None
         self._shown = ""
         self._thread = threading.Thread(target=self._run, name="ddipp-status", daemon=True)
 
@@ -145,16 +146,26 @@ class LiveTable:
         if not has_front_end():
             print(as_text(self._reports(), self._devices))
             return
+        from IPython import get_ipython
         from IPython.display import display
 
         self._handle = display(self._picture(self._reports()), raw=True, display_id=True)
         self._thread.start()
+        self._events = get_ipython().events
+        self._events.register("post_run_cell", self._after_cell)
+
+    def _after_cell(self, _: Any = None) -> None:
+        """Show how the ranks are after each cell: what executes a notebook reads no later."""
+        with contextlib.suppress(Exception):
+            self._update()
 
     def end(self, note: str) -> None:
         """Show the ranks for the last time, with a note below."""
         if self._handle is None or self._ended.is_set():
             return
         self._ended.set()
+        with contextlib.suppress(ValueError):  # the shell has forgotten it
+            self._events.unregister("post_run_cell", self._after_cell)
         self._thread.join(2)
         with contextlib.suppress(Exception):  # ranks that don't answer are shown as they were
             self._last = self._reports()

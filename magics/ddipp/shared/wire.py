@@ -5,6 +5,7 @@ The mirror of ``protocol/extensions.hpp``; ``tests/python/test_wire.py`` compare
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 #: Of all that is in this file.
@@ -56,6 +57,35 @@ def interrupt(number: int, msg_id: str = "") -> dict[str, Any]:
     return {"sig": number, **({"msg_id": msg_id} if msg_id else {})}
 
 
-def cell_terms(grace_s: float) -> dict[str, Any]:
-    """Return metadata of a cell: what other ranks may go on computing when one has failed."""
-    return {ENTRY: {"version": VERSION, "grace": grace_s}}
+@dataclass(frozen=True)
+class CellPlace:
+    """Where the code of a cell stands in the notebook.
+
+    Attributes
+    ----------
+    number : int
+        Of the cell, as in ``In[7]``.
+    above : tuple of str
+        The lines of the cell above the code, such as that of ``%%dip``.
+    """
+
+    number: int
+    above: tuple[str, ...] = ()
+
+
+def cell_terms(grace_s: float | None, place: CellPlace | None = None) -> dict[str, Any]:
+    """Return metadata of a cell.
+
+    Parameters
+    ----------
+    grace_s : float, optional
+        What other ranks may go on computing when one has failed.
+    place : CellPlace, optional
+        What tracebacks call it.
+    """
+    terms: dict[str, Any] = {"version": VERSION}
+    if grace_s is not None:
+        terms["grace"] = grace_s
+    if place is not None:
+        terms["cell"] = {"number": place.number, "above": list(place.above)}
+    return {ENTRY: terms}

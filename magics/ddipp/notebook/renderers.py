@@ -1,0 +1,224 @@
+"""Two ways to show a :class:`~ddipp.notebook.transcript.Transcript`: in place, and line by line."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .transcript import RICH, Changes, Entry, Transcript, as_text, ranks_label
+
+
+@dataclass
+class _Block:
+    """Entries that are one output of the cell."""
+
+    places: list[int]
+    rich: bool = False
+    size: int = 0
+    display_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    shown: str | None = None
+    rich_shown: bool = False
+
+
+class InPlace:
+    """Shows entries in displays of a notebook, which are updated when other ranks say the same.
+
+    Parameters
+    ----------
+    publish : callable
+        Publishes ``(data, display id, whether it is an update)``.
+    show_rich : callable
+        Shows something rich, by the place of its entry.
+    clear : callable
+        Clears the output of the cell; takes whether it waits for something new.
+    """
+
+    FOLD_S = 10.0  # after that what another rank says alike is news
+
+    SIZE = 16_000  # characters of a block, which are sent anew with each change
+    BATCH = 256_000  # of what comes at once
+
+    def __init__(
+        self,
+        publish: Callable[[dict[str, Any], str, bool], None],
+        show_rich: Callable[[int], None],
+        clear: Callable[[bool], None],
+    ) -> None:
+        self._publish = publish
+        self._show_rich = show_rich
+        self._clear = clear
+        self._blocks: list[_Block] = []
+        self._block_of: dict[int, _Block] = {}
+        self._placed = 0
+
+    def clear(self, wait: bool) -> None:
+        """Let all that is still in the transcript be shown anew, and nothing else."""
+        self._clear(wait)
+        self._blocks, self._block_of, self._placed = [], {}, 0
+
+    def render(self, transcript: Transcript, now: float, *, everything: bool) -> None:
+        """Show what has changed."""
+        entries = transcript.entries
+        changed = sorted(transcript.changes().changed)
+        blocks = [self._block_of[place] for place in changed if place in self._block_of]
+        stale = {id(block): block for block in blocks}
+        fresh = True
+        for place in range(self._placed, len(entries)):
+            if entries[place].ranks:
+                block = self._place(entries[place], place, fresh)
+                stale[id(block)] = block
+                fresh = False
+        self._placed = len(entries)
+        for block in stale.values():
+            self._show(block, entries)
+
+    def _place(self, entry: Entry, place: int, fresh: bool) -> _Block:
+        block = self._blocks[-1] if self._blocks else None
+        limit = self.SIZE if fresh else self.BATCH
+        rich = entry.stream == RICH
+        if block is None or block.rich or rich or block.size > limit:
+            block = _Block([], rich)
+            self._blocks.append(block)
+        block.places.append(place)
+        block.size += len(entry.text)
+        self._block_of[place] = block
+        return block
+
+    def _show(self, block: _Block, entries: Sequence[Entry]) -> None:
+        if block.rich:
+            ranks = entries[block.places[0]].ranks
+            text = f"[{ranks_label(ranks)}]" if ranks else ""
+        else:
+            text = as_text([entries[place] for place in block.places])
+        if text != block.shown:
+            self._publish({"text/plain": text}, block.display_id, block.shown is not None)
+            block.shown = text
+        if block.rich and not block.rich_shown:
+            block.rich_shown = True
+            self._show_rich(block.places[0])
+
+
+class LineByLine:
+    """Writes entries to streams, which can't be changed afterwards.
+
+    Parameters
+    ----------
+    write : callable
+        Writes ``(stream, text)``.
+    show_rich : callable
+        Shows something rich, by the place of its entry.
+    live : bool
+        A person looks on: what comes is shown at once, and a line says who has written the same
+        afterwards. Else lines wait for their like, since whoever reads them later wants few.
+    """
+
+    PATIENCE_S = 0.25
+
+    def __init__(
+        self,
+        write: Callable[[str, str], None],
+        show_rich: Callable[[int], None],
+        live: bool,
+    ) -> None:
+        self._write = write
+        self._show_rich = show_rich
+        self._live = live
+        self._placed = 0
+        self._pending: list[int] = []  # entries that are not written to their end
+        self._written: dict[int, str] = {}  # what was written of those
+        self._cursor = -1  # the entry whose line has no end yet
+        self._label: set[int] = set()
+        self._too: dict[int, int] = {}  # rank to the number of lines that it has written too
+        self._too_since = 0.0
+        self._text: list[tuple[str, str]] = []  # to be written together
+
+    def render(self, transcript: Transcript, now: float, *, everything: bool) -> None:
+        """Write what need not wait any more."""
+        self._note_joined(transcript.changes(), now)
+        self._pending.extend(range(self._placed, len(transcript.entries)))
+        self._placed = len(transcript.entries)
+        blocked: set[int] = set()  # ranks with something that waits
+        left: list[int] = []
+        for place in self._pending:
+            entry = transcript.entries[place]
+            held = not self._live and bool(blocked) and place not in self._written
+            ready = everything or self._is_ready(transcript, entry, place, now)
+            if not ready or held or entry.ranks & blocked:
+                blocked |= entry.ranks
+                left.append(place)
+                continue
+            self._put(entry, place)
+            if not entry.complete:
+                left.append(place)
+        self._pending = left
+        if self._too and (everything or now - self._too_since >= self.PATIENCE_S):
+            self._tell_too(self._too)
+        self._flush()
+
+    def _is_ready(self, transcript: Transcript, entry: Entry, place: int, now: float) -> bool:
+        if place in self._written or now - entry.since >= self.PATIENCE_S:
+            return True
+        if self._live:
+            # A second line without its end would tear the first apart.
+            return entry.complete or self._cursor < 0
+        return entry.complete and transcript.shown_by_all(entry)
+
+    def _put(self, entry: Entry, place: int) -> None:
+        before = self._written.get(place, "")
+        text = entry.text.rstrip("\r")
+        if not entry.ranks or (text == before and entry.stream != RICH):
+            return
+        at_cursor = self._cursor == place
+        if not at_cursor:
+            self._begin_line(entry)
+        entry.begun = True
+        entry.closed = not self._live
+        if entry.stream == RICH:
+            self._flush()
+            return self._show_rich(place)
+        rest = text[len(before) :] if text.startswith(before) else "\r" * at_cursor + text
+        self._text.append((entry.stream, rest))
+        self._cursor = -1 if entry.complete else place
+        self._written[place] = text
+        if entry.complete:
+            self._written.pop(place)
+
+    def _begin_line(self, entry: Entry) -> None:
+        if too := {rank: self._too[rank] for rank in entry.ranks if rank in self._too}:
+            self._tell_too(too)
+        if self._cursor >= 0:
+            self._text.append(("stdout", "\n"))
+            self._cursor = -1
+        if entry.ranks != self._label:
+            self._label = set(entry.ranks)
+            self._text.append(("stdout", f"[{ranks_label(self._label)}]\n"))
+
+    def _note_joined(self, changes: Changes, now: float) -> None:
+        waiting = {*self._pending, *range(self._placed, self._placed + len(changes.joined))}
+        for rank, place in changes.joined:
+            if place < self._placed and place not in waiting:
+                if not self._too:
+                    self._too_since = now
+                self._too[rank] = self._too.get(rank, 0) + 1
+
+    def _tell_too(self, which: dict[int, int]) -> None:
+        by_count: dict[int, list[int]] = {}
+        for rank, count in which.items():
+            by_count.setdefault(count, []).append(rank)
+        if self._cursor >= 0:
+            self._text.append(("stdout", "\n"))
+            self._cursor = -1
+        for count, ranks in by_count.items():
+            what = "line" if count == 1 else f"{count} lines"
+            self._text.append(("stdout", f"[{ranks_label(ranks)}: the same {what}]\n"))
+        self._too = {rank: count for rank, count in self._too.items() if rank not in which}
+        self._label = set()
+
+    def _flush(self) -> None:
+        """Write what has gathered, as few pieces."""
+        text, self._text = self._text, []
+        for stream, pieces in itertools.groupby(text, key=lambda one: one[0]):
+            self._write(stream, "".join(piece for _, piece in pieces))
