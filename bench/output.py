@@ -1,14 +1,13 @@
-"""Rows of output: from print on a rank to the front end, in a real kernel.
+"""Rows of output: from print on a rank to the front end, in a kernel.
 
-Stock is ``%%px`` of ipyparallel on its own controller and engines; the relay is the same cell with one
-rank shown, which folds nothing.
+Stock is ``%%px`` of ipyparallel on its own controller and engines; the relay is the same cell with
+one rank shown, which folds nothing.
 """
 
 from __future__ import annotations
 
 import re
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from jupyter_client.manager import start_new_kernel
 from programs import Row, running
 
 PRINTS = (
-    "import time\nfor turn in range(40):\n    if RANK == 0: print(f'at {time.time()!r}', flush=True)\n"
+    "import time\nfor turn in range(40):\n"
+    "    if RANK == 0: print(f'at {time.time()!r}', flush=True)\n"
     "    time.sleep(.1)"
 )
 LINES = "for number in range(100_000): print('line', number)"
@@ -67,7 +67,7 @@ def cells(side: str) -> Iterator[tuple[Kernel, str]]:
 
 def print_all(side: str) -> float:
     """Milliseconds from print on one rank to the front end, all ranks shown; p50."""
-    with tempfile.TemporaryDirectory(), cells(side) as (kernel, magic):
+    with cells(side) as (kernel, magic):
         seen: dict[float, float] = {}
         for arrived, message in kernel.run(f"{magic}\n{PRINTS}"):
             content = message["content"]

@@ -36,8 +36,8 @@ void StreamCoalescer::write(std::string_view name, std::string_view parent_heade
   }
   size_ += text.size();
   if (!due_) {
-    const bool quiet = !last_taken_ || now - *last_taken_ > 200ms;
-    due_ = now + (quiet ? 10ms : 100ms);
+    due_ = now + kGather;
+    if (last_taken_) due_ = std::max(*due_, *last_taken_ + kPause);
   }
   if (size_ >= kFlushSize) due_ = now;
 }

@@ -1,7 +1,7 @@
 // Joins small writes to stdout and stderr into few messages. Pure: time comes in as an argument.
 //
-// Text waits 10 ms after a quiet time and 100 ms while output keeps coming: a client redraws all it
-// has for every message. Within the waiting text a progress line that is overwritten by "\r" is
+// Text waits 3 ms for more; while output keeps coming a message leaves every 30 ms, since a client
+// redraws all it has for each. Within the waiting text a progress line that is overwritten by "\r" is
 // dropped.
 #pragma once
 
@@ -35,6 +35,8 @@ class StreamCoalescer {
 
  private:
   static constexpr std::size_t kFlushSize = 64 * 1024;
+  static constexpr std::chrono::milliseconds kGather{3};
+  static constexpr std::chrono::milliseconds kPause{30};
 
   std::vector<StreamText> waiting_;
   std::size_t size_ = 0;

@@ -10,7 +10,6 @@ from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core import page
-from traitlets import Type
 
 from .compiler import CellCompiler
 
@@ -32,7 +31,6 @@ def printable(error: Any) -> Any:
 class EngineShell(ZMQInteractiveShell):
     """ipykernel's shell; an exception that can't be printed is reported under its name."""
 
-    compiler_class = Type(CellCompiler)
     _shown = 0  # id() of the exception that was shown last
     _shown_error: tuple[BaseException, list[str]] | None = None  # in this request
     _last_before: BaseException | None = None  # shown before this request
@@ -58,6 +56,11 @@ class EngineShell(ZMQInteractiveShell):
         # %tb shows one of an earlier request.
         if value is not None and value is not self._last_before and self._shown_error is None:
             self._shown_error = value, list(self._last_traceback or [])
+
+    def init_instance_attrs(self) -> None:
+        """Compile cells under the place that a client gives them."""
+        super().init_instance_attrs()
+        self.compile = CellCompiler()  # ipykernel names the class that it wants in its own way
 
     def init_hooks(self) -> None:
         """Let ``name?`` display its text: clients of engines have no pager."""

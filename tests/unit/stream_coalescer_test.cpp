@@ -29,16 +29,16 @@ TEST_CASE("text waits shortly after a quiet time and longer while output keeps c
   StreamCoalescer streams;
   CHECK_FALSE(streams.next_deadline());
   streams.write("stdout", "", "a", kStart);
-  CHECK(streams.next_deadline() == kStart + 10ms);
-  streams.write("stdout", "", "b", kStart + 5ms);
-  CHECK(streams.next_deadline() == kStart + 10ms);
-  streams.take(kStart + 10ms);
+  CHECK(streams.next_deadline() == kStart + 3ms);
+  streams.write("stdout", "", "b", kStart + 2ms);
+  CHECK(streams.next_deadline() == kStart + 3ms);
+  streams.take(kStart + 3ms);
   CHECK_FALSE(streams.next_deadline());
   streams.write("stdout", "", "c", kStart + 20ms);
-  CHECK(streams.next_deadline() == kStart + 120ms);
-  streams.take(kStart + 120ms);
+  CHECK(streams.next_deadline() == kStart + 33ms);
+  streams.take(kStart + 33ms);
   streams.write("stdout", "", "d", kStart + 500ms);
-  CHECK(streams.next_deadline() == kStart + 510ms);
+  CHECK(streams.next_deadline() == kStart + 503ms);
 }
 
 TEST_CASE("much text does not wait") {

@@ -40,6 +40,7 @@ class OutputView:
     TICK_S = 0.006
     PAUSE_S = 0.04  # between ticks when much comes
     _ERROR_WAITS_S = 0.5
+    _LAST_S = 0.1
 
     def __init__(self, ranks: Collection[int] | None, world_size: int, quiet: bool = False) -> None:
         self._ranks = set(range(world_size)) if ranks is None else set(ranks)
@@ -132,9 +133,10 @@ class OutputView:
     def _take(self, rank: int, message: dict[str, Any], now: float) -> None:
         kind, content = message["header"]["msg_type"], message["content"]
         for error in [error for error in self._errors if error[1] == rank]:
-            # The failure of a cell is its last message, and is shown when the cell has ended.
-            self._errors.remove(error)
-            self._show_error(rank, error[2])
+            # What ends a cell is among its last messages, and is shown when it has ended.
+            if now - error[0] >= self._LAST_S:
+                self._errors.remove(error)
+                self._show_error(rank, error[2])
         if kind == "error":
             return self._errors.append((now, rank, content))
         if kind == "clear_output":

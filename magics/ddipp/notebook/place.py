@@ -27,4 +27,5 @@ def place_of(shell: Any, code: str) -> CellPlace | None:
     code = code.rstrip()
     if not code or not cell.endswith(code):
         return None
-    return CellPlace(shell.execution_count, tuple(cell[: -len(code)].splitlines()))
+    # Whether execution_count is that of this cell or of the next depends on the version.
+    return CellPlace(len(history) - 1, tuple(cell[: -len(code)].splitlines()))

@@ -138,6 +138,7 @@ class LiveTable:
         self._ended = threading.Event()
         self._handle: Any = None
         self._events: Any = None
+        self._own_cell = True
         self._shown = ""
         self._thread = threading.Thread(target=self._run, name="ddipp-status", daemon=True)
 
@@ -156,6 +157,9 @@ class LiveTable:
 
     def _after_cell(self, _: Any = None) -> None:
         """Show how the ranks are after each cell: what executes a notebook reads no later."""
+        if self._own_cell:
+            self._own_cell = False
+            return
         with contextlib.suppress(Exception):
             self._update()
 
