@@ -18,13 +18,19 @@ _magics: Any = None
 def __getattr__(name: str) -> Any:
     # The ranks import this package too and need no client.
     if name == "Group":
-        from .group import announcer
         from .group.group import Group
-        from .notebook.announcer import NotebookAnnouncer
 
-        announcer.set_default(NotebookAnnouncer())
+        _show_here()
         return Group
     raise AttributeError(name)
+
+
+def _show_here() -> None:
+    """Let groups show what they do, and their output, in this process."""
+    from .group import announcer
+    from .notebook.announcer import NotebookAnnouncer
+
+    announcer.set_default(NotebookAnnouncer())
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -34,6 +40,7 @@ def load_ipython_extension(shell: Any) -> None:
     global _magics
     if _magics is not None:
         return
+    _show_here()
     _magics = DdippMagics(shell)
     shell.register_magics(_magics)
 
