@@ -1,8 +1,8 @@
 // Joins small writes to stdout and stderr into few messages. Pure: time comes in as an argument.
 //
 // Text waits 3 ms for more; while output keeps coming a message leaves every 30 ms, since a client
-// redraws all it has for each. Within the waiting text a progress line that is overwritten by "\r" is
-// dropped.
+// redraws all it has for each. Within the waiting text a progress line that is overwritten by "\r"
+// is dropped.
 #pragma once
 
 #include <chrono>
