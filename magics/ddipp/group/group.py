@@ -531,7 +531,7 @@ class Group:
             self._check_rank(rank)
             for output in self.ranks.last_output(rank):
                 view.show(rank, {"header": output, "content": output["content"]})
-        view.tick(everything=True)
+        view.end()
 
     # --- beside Python -----------------------------------------------------------------------
 

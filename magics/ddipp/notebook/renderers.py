@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ from .transcript import RICH, Changes, Entry, Transcript, as_text, ranks_label
 
 @dataclass
 class _Block:
-    """Entries that are one output of the cell."""
+    """Entries that are one output of the cell: those from `begin` to before `end`."""
 
-    places: list[int]
+    begin: int
+    end: int
     rich: bool = False
     size: int = 0
     display_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -51,54 +53,56 @@ class InPlace:
         self._show_rich = show_rich
         self._clear = clear
         self._blocks: list[_Block] = []
-        self._block_of: dict[int, _Block] = {}
-        self._placed = 0
 
     def clear(self, wait: bool) -> None:
         """Let all that is still in the transcript be shown anew, and nothing else."""
         self._clear(wait)
-        self._blocks, self._block_of, self._placed = [], {}, 0
+        self._blocks = []
 
     def render(self, transcript: Transcript, now: float, *, everything: bool) -> None:
         """Show what has changed."""
         entries = transcript.entries
-        changed = sorted(transcript.changes().changed)
-        blocks = [self._block_of[place] for place in changed if place in self._block_of]
-        stale = {id(block): block for block in blocks}
-        fresh = True
-        for place in range(self._placed, len(entries)):
-            if entries[place].ranks:
-                block = self._place(entries[place], place, fresh)
-                stale[id(block)] = block
-                fresh = False
-        self._placed = len(entries)
-        for block in stale.values():
-            self._show(block, entries)
+        stale: set[int] = set()  # blocks
+        for places in transcript.changes().changed:
+            stale.update(self._blocks_of(places))
+        stale.update(self._place(entries))
+        for number in sorted(stale):
+            self._show(self._blocks[number], entries)
 
-    def _place(self, entry: Entry, place: int, fresh: bool) -> _Block:
-        block = self._blocks[-1] if self._blocks else None
-        limit = self.SIZE if fresh else self.BATCH
-        rich = entry.stream == RICH
-        if block is None or block.rich or rich or block.size > limit:
-            block = _Block([], rich)
-            self._blocks.append(block)
-        block.places.append(place)
-        block.size += len(entry.text)
-        self._block_of[place] = block
-        return block
+    def _blocks_of(self, places: range) -> range:
+        ends = [block.end for block in self._blocks]
+        first = bisect.bisect_right(ends, places.start)
+        return range(first, min(bisect.bisect_left(ends, places.stop) + 1, len(ends)))
+
+    def _place(self, entries: Sequence[Entry]) -> set[int]:
+        """Put new entries into blocks; return which have got some."""
+        grown: set[int] = set()
+        placed = self._blocks[-1].end if self._blocks else 0
+        for place in range(placed, len(entries)):
+            entry = entries[place]
+            block = self._blocks[-1] if self._blocks else None
+            rich = entry.stream == RICH
+            limit = self.BATCH if len(self._blocks) - 1 in grown else self.SIZE
+            if block is None or block.rich or rich or block.size > limit:
+                block = _Block(place, place, rich)
+                self._blocks.append(block)
+            block.end = place + 1
+            block.size += len(entry.text)
+            grown.add(len(self._blocks) - 1)
+        return grown
 
     def _show(self, block: _Block, entries: Sequence[Entry]) -> None:
         if block.rich:
-            ranks = entries[block.places[0]].ranks
+            ranks = entries[block.begin].ranks
             text = f"[{ranks_label(ranks)}]" if ranks else ""
         else:
-            text = as_text([entries[place] for place in block.places])
-        if text != block.shown:
+            text = as_text(entries[block.begin : block.end])
+        if text != (block.shown or ""):
             self._publish({"text/plain": text}, block.display_id, block.shown is not None)
             block.shown = text
-        if block.rich and not block.rich_shown:
+        if block.rich and not block.rich_shown and text:
             block.rich_shown = True
-            self._show_rich(block.places[0])
+            self._show_rich(block.begin)
 
 
 class LineByLine:
@@ -130,7 +134,7 @@ class LineByLine:
         self._pending: list[int] = []  # entries that are not written to their end
         self._written: dict[int, str] = {}  # what was written of those
         self._cursor = -1  # the entry whose line has no end yet
-        self._label: set[int] = set()
+        self._label: frozenset[int] = frozenset()
         self._too: dict[int, int] = {}  # rank to the number of lines that it has written too
         self._too_since = 0.0
         self._text: list[tuple[str, str]] = []  # to be written together
@@ -193,16 +197,17 @@ class LineByLine:
             self._text.append(("stdout", "\n"))
             self._cursor = -1
         if entry.ranks != self._label:
-            self._label = set(entry.ranks)
+            self._label = entry.ranks
             self._text.append(("stdout", f"[{ranks_label(self._label)}]\n"))
 
     def _note_joined(self, changes: Changes, now: float) -> None:
-        waiting = {*self._pending, *range(self._placed, self._placed + len(changes.joined))}
-        for rank, place in changes.joined:
-            if place < self._placed and place not in waiting:
+        waiting = set(self._pending)
+        for rank, places in changes.joined:
+            written = sum(place < self._placed and place not in waiting for place in places)
+            if written:
                 if not self._too:
                     self._too_since = now
-                self._too[rank] = self._too.get(rank, 0) + 1
+                self._too[rank] = self._too.get(rank, 0) + written
 
     def _tell_too(self, which: dict[int, int]) -> None:
         by_count: dict[int, list[int]] = {}
@@ -215,7 +220,7 @@ class LineByLine:
             what = "line" if count == 1 else f"{count} lines"
             self._text.append(("stdout", f"[{ranks_label(ranks)}: the same {what}]\n"))
         self._too = {rank: count for rank, count in self._too.items() if rank not in which}
-        self._label = set()
+        self._label = frozenset()
 
     def _flush(self) -> None:
         """Write what has gathered, as few pieces."""

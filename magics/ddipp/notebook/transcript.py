@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 RICH = "rich"
 
 
-@dataclass(eq=False)
 class Entry:
     """A line, or something rich, that one or more ranks have shown.
 
     Attributes
     ----------
-    ranks : set of int
+    ranks : frozenset of int
         Who has shown it; nobody any more after a rank has cleared its output.
     stream : str
         ``"stdout"``, ``"stderr"``, or :data:`RICH`.
@@ -30,12 +29,15 @@ class Entry:
         No other rank may join it any more.
     """
 
-    ranks: set[int]
-    stream: str
-    text: str
-    since: float
-    begun: bool = False
-    closed: bool = False
+    __slots__ = ("begun", "closed", "ranks", "since", "stream", "text")
+
+    def __init__(self, ranks: frozenset[int], stream: str, text: str, since: float) -> None:
+        self.ranks = ranks
+        self.stream = stream
+        self.text = text
+        self.since = since
+        self.begun = False
+        self.closed = False
 
     @property
     def complete(self) -> bool:
@@ -56,14 +58,14 @@ class Changes:
 
     Attributes
     ----------
-    changed : set of int
-        Entries, by their place, that are new, have grown, or that more or fewer ranks have shown.
+    changed : list of range
+        Places of entries that are new, have grown, or that more or fewer ranks have shown.
     joined : list of tuple
-        A rank, and the place of the entry of others that it has now shown too, in order.
+        A rank, and the places of entries of others that it has now shown too, in order.
     """
 
-    changed: set[int] = field(default_factory=set)
-    joined: list[tuple[int, int]] = field(default_factory=list)
+    changed: list[range] = field(default_factory=list)
+    joined: list[tuple[int, range]] = field(default_factory=list)
 
 
 class Transcript:
@@ -84,13 +86,58 @@ class Transcript:
         self._ranks = {rank: _Rank() for rank in sorted(ranks)}
         self._fold_s = fold_s
         self._places: dict[tuple[str, str], list[int]] = {}  # of entries that are complete
+        self._indexed = 0  # how many entries are among them
+        self._alone = {rank: frozenset((rank,)) for rank in ranks}
         self._changes = Changes()
 
     def add(self, rank: int, stream: str, text: str, now: float) -> None:
         """Take text that a rank has written."""
-        text = text.replace("\r\n", "\n")
-        for piece in text.splitlines(keepends=True) if "\r" not in text else _lines(text):
+        of = self._ranks[rank]
+        lines = _lines(text.replace("\r\n", "\n"))
+        if of.growing >= 0 and lines:
+            self._add_piece(rank, stream, lines.pop(0), now)
+        at, whole = 0, len(lines) if "\r" not in text else 0
+        if whole and not lines[-1].endswith("\n"):
+            whole -= 1
+        while at < whole:
+            at = self._join_run(rank, stream, lines, at, whole, now)
+            if at < whole and of.last == len(self.entries) - 1:  # nobody is ahead of it
+                self._append_run(rank, stream, lines[at:whole], now)
+                at = whole
+            elif at < whole:
+                self._add_piece(rank, stream, lines[at], now)
+                at += 1
+        for piece in lines[whole:]:
             self._add_piece(rank, stream, piece, now)
+
+    def _join_run(
+        self, rank: int, stream: str, lines: list[str], at: int, end: int, now: float
+    ) -> int:
+        """Let lines join the entries that follow, as long as they are equal; return the next."""
+        of = self._ranks[rank]
+        first = place = of.last + 1
+        oldest = now - self._fold_s
+        count = len(self.entries)
+        while at < end and place < count:
+            entry = self.entries[place]
+            if entry.text != lines[at] or entry.stream != stream or entry.since < oldest:
+                break
+            if entry.closed or not entry.ranks or rank in entry.ranks:
+                break
+            entry.ranks |= self._alone[rank]
+            place += 1
+            at += 1
+        if place > first:
+            of.last = place - 1
+            self._changes.changed.append(range(first, place))
+            self._changes.joined.append((rank, range(first, place)))
+        return at
+
+    def _append_run(self, rank: int, stream: str, lines: list[str], now: float) -> None:
+        alone, first = self._alone[rank], len(self.entries)
+        self.entries.extend([Entry(alone, stream, line, now) for line in lines])
+        self._changes.changed.append(range(first, len(self.entries)))
+        self._ranks[rank].last = len(self.entries) - 1
 
     def _add_piece(self, rank: int, stream: str, piece: str, now: float) -> None:
         of = self._ranks[rank]
@@ -105,13 +152,13 @@ class Transcript:
         of = self._ranks[rank]
         entry = self.entries[place]
         entry.text = _overwritten(entry.text + piece)
-        self._changes.changed.add(place)
+        self._changes.changed.append(range(place, place + 1))
         if not entry.complete:
             return
         of.growing = -1
         if not entry.begun and self._join(rank, entry.stream, entry.text, of.before, now):
-            entry.ranks.discard(rank)
-        else:
+            entry.ranks -= self._alone[rank]
+        elif place < self._indexed:
             bisect.insort(self._places.setdefault((entry.stream, entry.text), []), place)
 
     def add_rich(self, rank: int, key: str, now: float) -> int:
@@ -130,10 +177,10 @@ class Transcript:
 
     def clear(self, rank: int) -> None:
         """Forget what a rank has shown."""
-        for place, entry in enumerate(self.entries):
+        for entry in self.entries:
             if rank in entry.ranks:
-                entry.ranks.discard(rank)
-                self._changes.changed.add(place)
+                entry.ranks -= self._alone[rank]
+        self._changes.changed.append(range(len(self.entries)))
         self._ranks[rank] = _Rank()
 
     def is_shown(self) -> bool:
@@ -151,29 +198,35 @@ class Transcript:
 
     def _join(self, rank: int, stream: str, text: str, after: int, now: float) -> bool:
         """Make a rank one of those that have shown an entry that comes after its last one."""
+        self._index()
         places = self._places.get((stream, text), [])
         begin = bisect.bisect_right(places, after)
         for place in places[begin : begin + 8]:
             entry = self.entries[place]
             open_to_all = bool(entry.ranks) and not entry.closed
             if open_to_all and rank not in entry.ranks and now - entry.since <= self._fold_s:
-                entry.ranks.add(rank)
+                entry.ranks |= self._alone[rank]
                 self._ranks[rank].last = place
-                self._changes.changed.add(place)
-                self._changes.joined.append((rank, place))
+                self._changes.changed.append(range(place, place + 1))
+                self._changes.joined.append((rank, range(place, place + 1)))
                 return True
         return False
 
+    def _index(self) -> None:
+        for place in range(self._indexed, len(self.entries)):
+            entry = self.entries[place]
+            if entry.complete:
+                self._places.setdefault((entry.stream, entry.text), []).append(place)
+        self._indexed = len(self.entries)
+
     def _append(self, rank: int, stream: str, text: str, now: float) -> None:
-        entry = Entry({rank}, stream, text, now)
+        entry = Entry(self._alone[rank], stream, text, now)
         place = len(self.entries)
         self.entries.append(entry)
-        self._changes.changed.add(place)
+        self._changes.changed.append(range(place, place + 1))
         of = self._ranks[rank]
         of.before, of.last = of.last, place
-        if entry.complete:
-            self._places.setdefault((stream, text), []).append(place)
-        else:
+        if not entry.complete:
             of.growing = place
 
 
@@ -209,14 +262,16 @@ def ranks_label(ranks: Collection[int]) -> str:
 def as_text(entries: Sequence[Entry]) -> str:
     """Return lines below labels that say who has written them; without the last line end."""
     pieces: list[str] = []
-    label: set[int] = set()
+    label: frozenset[int] = frozenset()
+    complete = True
     for entry in entries:
         if not entry.ranks:
             continue
-        if pieces and not pieces[-1].endswith("\n"):
+        if not complete:
             pieces.append("\n")
-        if entry.ranks != label:
-            label = set(entry.ranks)
-            pieces.append(f"[{ranks_label(label)}]\n")
+        if entry.ranks is not label and entry.ranks != label:
+            pieces.append(f"[{ranks_label(entry.ranks)}]\n")
+        label = entry.ranks
         pieces.append(entry.text.rstrip("\r"))
+        complete = entry.text.endswith("\n")
     return "".join(pieces).removesuffix("\n")
