@@ -57,6 +57,19 @@ def environment(python: Path | str, name: str, *packages: str) -> Path:
     return folder / "bin" / "python"
 
 
+def overlay(name: str, *packages: str) -> Path:
+    """Return a folder for ``PYTHONPATH`` with other versions of packages, without what they need.
+
+    It is made once and kept in a cache.
+    """
+    folder = cache_folder() / name
+    if not (folder / "ready").exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--no-deps", "--upgrade", "--target", folder, *packages], check=True)
+        (folder / "ready").touch()
+    return folder
+
+
 def old_client(version: str) -> Path | None:
     """Return the interpreter of an environment with that ipyparallel, or None without a CPython."""
     packages, newest = OLD_CLIENTS[version]

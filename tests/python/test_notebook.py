@@ -31,6 +31,24 @@ def test_digits_in_a_jupyter_kernel(ipython_dir: Path):
     assert outcome and float(outcome[2]) >= 0.95
 
 
+def test_a_saved_notebook_holds_the_last_state(ipython_dir: Path):
+    """As papermill and ``jupyter nbconvert --execute`` save it: they read no later than a cell."""
+    client = pytest.importorskip("nbclient")
+    cells = [
+        "%load_ext ddipp\n%makedip -n 2",
+        "%dipstat",
+        "%%dip -S all\nimport time\ntime.sleep(.3 * rank)\nprint('equal')\nprint('own', rank)",
+        "%%dip\nimport time\ntime.sleep(1.5)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
+    _, table, printed, _ = notebook.cells
+    html = table.outputs[0].data["text/html"]
+    assert "idle" in html and "busy" not in html
+    shown = "\n".join(one.data["text/plain"] for one in printed.outputs)
+    assert shown == "[ranks 0-1]\nequal\n[rank 0]\nown 0\n[rank 1]\nown 1"
+
+
 def test_digits_in_a_terminal_ipython(ipython_dir: Path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "run_in_ipython.py", EXAMPLES / "digits.ipynb"],
