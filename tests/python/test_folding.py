@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+from ddipp.notebook.display import OutputView
 from ddipp.notebook.renderers import InPlace, LineByLine
 from ddipp.notebook.transcript import Transcript, as_text, ranks_label
 
@@ -256,3 +257,38 @@ def test_text_of_nobody_is_nothing():
     transcript.add(0, "stdout", "a\n", 0.0)
     transcript.clear(0)
     assert as_text(transcript.entries) == "" and not transcript.is_shown()
+
+
+def test_what_comes_within_a_tick_is_shown_in_rank_order(capsys):
+    view = OutputView(None, 3)
+    for rank in (2, 0, 1):
+        view.show(rank, stream(f"rank {rank}\n"))
+    assert capsys.readouterr().out == "" and view.due_in() <= OutputView.TICK_S
+    view.end()
+    assert capsys.readouterr().out == ("[rank 0]\nrank 0\n[rank 1]\nrank 1\n[rank 2]\nrank 2\n")
+
+
+def test_one_rank_is_shown_as_it_comes(capsys):
+    view = OutputView([1], 3)
+    view.show(0, stream("not seen\n"))
+    view.show(1, stream("seen"))
+    assert capsys.readouterr().out == "seen"
+
+
+def test_an_error_that_is_going_to_be_raised_is_not_shown_twice(capsys):
+    def failed(name: str) -> dict[str, Any]:
+        content = {"ename": name, "evalue": "why", "traceback": [f"{name}: why"]}
+        return {"header": {"msg_type": "error"}, "content": content}
+
+    class Raised(Exception):
+        ename, evalue = "ValueError", "why"
+
+    view = OutputView([0], 1)
+    view.show(0, failed("KeyError"))
+    view.show(0, failed("ValueError"))
+    view.end([Raised()])
+    assert capsys.readouterr().err == "KeyError: why\n"
+
+
+def stream(text: str) -> dict[str, Any]:
+    return {"header": {"msg_type": "stream"}, "content": {"name": "stdout", "text": text}}
