@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DdippError
@@ -13,10 +14,33 @@ from ..shared.devices import parse_ids
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong option in one line instead of ending the process."""
+def without_comment(line: str) -> str:
+    """Return the line of a magic up to a ``#`` that begins a word outside of quotes."""
+    quote = ""
+    for index, letter in enumerate(line):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter == "#" and (index == 0 or line[index - 1].isspace()):
+            return line[:index].rstrip()
+    return line
 
-    def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong option in one line instead of ending the process.
+
+    Parameters
+    ----------
+    prog, description, usage
+        As for argparse.
+    lists : sequence of str
+        Options whose value, a list of ids, may be several words: ``-S 0 1``.
+    """
+
+    def __init__(
+        self, prog: str, description: str, usage: str | None = None, lists: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -24,6 +48,7 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self._lists = frozenset(lists)
         # Ours returns; argparse's own would end the process.
         self.add_argument("-h", "--help", action="store_true", help="show this")
 
@@ -40,13 +65,26 @@ class Parser(argparse.ArgumentParser):
             With one line that says what is wrong.
         """
         try:
-            words = shlex.split(line)
+            words = self._join_lists(shlex.split(without_comment(line)))
         except ValueError as error:
             raise DdippError(f"{self.prog}: {error}") from None
         if {"-h", "--help"} & set(words):
             print(self.format_help())
             return None
         return self.parse_args(words)
+
+    def _join_lists(self, words: list[str]) -> list[str]:
+        """Make one word of the ids that follow an option which takes a list."""
+        joined: list[str] = []
+        open_list = False
+        for word in words:
+            if open_list and re.fullmatch(r"[\d,][\d,-]*", word):
+                start = "" if joined[-1] in self._lists else joined.pop().rstrip(",") + ","
+                joined.append(start + word.lstrip(","))
+            else:
+                joined.append(word)
+                open_list = word in self._lists
+        return joined
 
 
 def documented(make: Callable[[], Parser]) -> Callable[[F], F]:
@@ -81,7 +119,9 @@ def _rank_or_all(text: str) -> int | None:
 def makedip() -> Parser:
     """Return the parser of ``%makedip``."""
     parser = Parser(
-        "%makedip", "Make a group of ranks, one process for each GPU; show it, change it, end it."
+        "%makedip",
+        "Make a group of ranks, one process for each GPU; show it, change it, end it.",
+        lists=("-g", "--gpus", "--renew"),
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-g", "--gpus", help="'all', or GPU ids in rank order, such as 3,1")
@@ -169,6 +209,7 @@ def dip() -> Parser:
         "Run the cell on the ranks (remote), in the notebook (local), or in the notebook and then\n"
         "on the ranks (everywhere).",
         usage="%%%%dip [remote|local|everywhere] [options], or %%dip --replay",
+        lists=("-S", "--see", "--ranks"),
     )
     parser.add_argument("where", nargs="?", default="remote", help=argparse.SUPPRESS)
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
