@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import Notebook
 from ddipp.notebook import options
 from ddipp.notebook.autodip import directed_lines
 
@@ -58,3 +59,16 @@ def test_own_magics_stay_in_the_notebook_wherever_they_stand():
     assert directed("%time f()\n") == "%%dip remote\n%time f()\n"
     assert directed("%%time\n%dipull q\n") == "%%time\n%dipull q\n"
     assert directed("x = 1  # dip_locally\n") == "x = 1  # dip_locally\n"
+
+
+def test_a_wrong_restart_leaves_the_group_alone(notebook: Notebook):
+    notebook.run("%makedip -n 2")
+    notebook.run("%%dip\nkept = 7")
+    for line, why in {
+        "-n 0 -r": "how many ranks?",
+        "-n 2 -r -a nonsense": "there is no app 'nonsense'",
+        "-g 99 -r": "there is no GPU",
+    }.items():
+        assert why in str(notebook.fail(f"%makedip {line}")), line
+    notebook.run("%dipull kept")
+    assert notebook["kept"] == 7

@@ -7,13 +7,14 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
+from ..apps import load_app
 from ..cluster.clusters import left_behind
 from ..cluster.launchers import engine_environment
 from ..cluster.nursery import kept_warm
 from ..errors import DdippError
 from ..group.group import Group
 from ..group.report import table as report_table
-from ..shared.devices import parse_ids
+from ..shared.devices import choose_gpus, parse_ids
 from . import options
 from .autodip import LOCAL_MARK, Autodip
 from .display import say
@@ -28,6 +29,16 @@ PLACES = {
     "locally": "local",
     "everywhere": "everywhere",
 }
+
+
+def _check_start(start: dict[str, Any]) -> None:
+    """Complain of what can't be started."""
+    if start["app"] != "auto":
+        load_app(start["app"])
+    if start["gpus"] is not None:
+        choose_gpus(start["gpus"] if isinstance(start["gpus"], str) else "all")
+    elif start["ranks"] is None or start["ranks"] < 1:
+        raise DdippError("how many ranks? Give GPUs (-g all) or a number of CPU ranks (-n 2)")
 
 
 @magics_class
@@ -100,6 +111,8 @@ class DdippMagics(Magics):
         if asked or start is None:
             names = ("gpus", "ranks", "connect", "app")
             start = {name: getattr(args, name) for name in names}
+        if args.attach is None and start.get("connect") is None:
+            _check_start(start)  # while the present group still lives
         self._end_group()
         if args.attach is not None:
             self.group = Group.resume(args.attach or None, timeout_s=args.timeout)
