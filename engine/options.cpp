@@ -110,6 +110,9 @@ void log_to_file(const std::filesystem::path& folder) {
 }
 
 void finish(Options& options, Raw& raw) {
+  if (raw.cluster_id.find('/') != std::string::npos) {
+    throw CLI::ValidationError("--cluster-id", "a cluster's name can't hold '/'");
+  }
   options.profile_dir = find_profile_dir(raw.profile_dir, raw.ipython_dir, raw.profile);
   options.connection_file =
       raw.file.empty() ? connection_file_path(options.profile_dir, raw.cluster_id, "engine")

@@ -49,10 +49,16 @@ std::optional<ClusterState> read_living(const fs::path& path) {
   const auto json = protocol::read_json_file(path);
   ClusterState state;
   if (json && json->is_object()) {
-    state.cluster_id = json->value("cluster_id", "");
-    state.launcher = json->value("launcher", 0);
-    state.started = json->value("started", "");
-    state.command_line = json->value("command_line", std::vector<std::string>());
+    state.cluster_id = protocol::text_in(*json, "cluster_id");
+    const auto launcher = json->find("launcher");
+    if (launcher != json->end()) state.launcher = protocol::integer_in(*launcher).value_or(0);
+    state.started = protocol::text_in(*json, "started");
+    const auto words = json->find("command_line");
+    if (words != json->end() && words->is_array()) {
+      for (const Json& word : *words) {
+        if (word.is_string()) state.command_line.push_back(word.get<std::string>());
+      }
+    }
   }
   if (state.launcher > 0 && !state.started.empty() && start_time(state.launcher) == state.started) {
     return state;

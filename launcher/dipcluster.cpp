@@ -240,6 +240,14 @@ void add_engine_options(CLI::App& command, Options& options, Raw& raw) {
 void finish(Options& options, const Raw& raw) {
   options.profile_dir =
       fs::absolute(ddipp::find_profile_dir(raw.profile_dir, "", raw.profile)).lexically_normal();
+  if (options.cluster_id.find('/') != std::string::npos) {
+    throw CLI::ValidationError("--cluster-id", "a cluster's name can't hold '/'");
+  }
+  try {  // the files that clusters are found by are JSON
+    (void)ddipp::protocol::Json(options.profile_dir.string()).dump();
+  } catch (const ddipp::protocol::Json::exception&) {
+    throw CLI::ValidationError("the profile's folder has a name that is not UTF-8");
+  }
   const auto way = way_from_name(raw.way);
   if (!way) throw CLI::ValidationError(way.error());
   options.way = *way;
@@ -337,7 +345,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return complain(std::string(error.what()) + "; see --help");
-  } catch (const fs::filesystem_error& error) {
+  } catch (const std::exception& error) {
     return complain(error.what());
   }
 }

@@ -1,5 +1,8 @@
 #include "launcher/hub_client.hpp"
 
+#include <charconv>
+
+#include "common/random_uuid.hpp"
 #include "protocol/address.hpp"
 #include "protocol/content.hpp"
 #include "protocol/net/curve.hpp"
@@ -28,7 +31,7 @@ Result<std::unique_ptr<HubClient>> HubClient::connect(
   const auto packing = protocol::packing_from_name(common.pack);
   if (!packing) return Failure{packing.error()};
   auto session =
-      protocol::Session::make({common.key, common.signature_scheme, *packing, "dipcluster"});
+      protocol::Session::make({common.key, common.signature_scheme, *packing, random_uuid()});
   if (!session) return Failure{session.error()};
   auto interface = protocol::parse_interface(common.interface);
   if (!interface) return Failure{interface.error()};
@@ -77,7 +80,7 @@ std::optional<Json> HubClient::ask(zmq::socket_t& socket, const std::string& typ
     const auto message = session_.open(net::views(answer));
     if (!message) return std::nullopt;
     // An earlier question may have been answered late.
-    if (message->parent_header.value("msg_id", "") == request.header.msg_id) {
+    if (protocol::text_in(message->parent_header, "msg_id") == request.header.msg_id) {
       return message->content;
     }
   }
@@ -89,7 +92,11 @@ std::optional<std::map<int, std::string>> HubClient::engines(std::chrono::millis
   const auto reply = protocol::parse_content<protocol::ConnectionReply>(*content);
   if (!reply) return std::nullopt;
   std::map<int, std::string> engines;
-  for (const auto& [id, uuid] : reply->engines) engines[std::stoi(id)] = uuid;
+  for (const auto& [text, uuid] : reply->engines) {
+    int id = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (error == std::errc() && end == text.data() + text.size()) engines[id] = uuid;
+  }
   return engines;
 }
 

@@ -85,7 +85,7 @@ void remove_stale(const Options& options, const std::string& cluster_id) {
 
 int signal_number(const std::string& name) {
   if (!name.empty() && std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c); })) {
-    return std::stoi(name);
+    return name.size() > 3 ? -1 : std::stoi(name);
   }
   const std::string short_name = name.starts_with("SIG") ? name.substr(3) : name;
   for (int signal = 1; signal < NSIG; ++signal) {
