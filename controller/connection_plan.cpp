@@ -108,6 +108,10 @@ ConnectionPlan reused(const Options& options) {
       client.curve_serverkey != engine.curve_serverkey) {
     throw std::runtime_error("the connection files of clients and engines don't belong together");
   }
+  if (engine.key.empty() && engine.curve_serverkey.empty() && options.key != "") {
+    throw std::runtime_error(
+        "the connection files have no key; --no-secure takes them as they are");
+  }
   if (!engine.curve_serverkey.empty()) {
     if (options.curve.public_key != engine.curve_serverkey || options.curve.secret_key.empty()) {
       throw std::runtime_error(

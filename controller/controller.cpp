@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <malloc.h>
 #include <random>
 #include <stdexcept>
 #include <sys/signalfd.h>
@@ -15,6 +16,7 @@
 #include "controller/stores/sqlite_store.hpp"
 #include "protocol/extensions.hpp"
 #include "protocol/net/shared_frame.hpp"
+#include "protocol/relay_tag.hpp"
 
 namespace ddipp::controller {
 namespace {
@@ -23,6 +25,8 @@ using protocol::Json;
 
 constexpr std::chrono::milliseconds kSaveDelay{50};
 constexpr std::chrono::milliseconds kMetricsPeriod{500};
+constexpr std::chrono::seconds kTrimPeriod{5};
+constexpr std::size_t kTrimAbove = std::size_t{64} << 20U;  // bytes that are free and kept
 
 protocol::Session make_session(const ConnectionPlan& plan) {
   const auto& common = plan.engine.common;
@@ -48,6 +52,11 @@ HubOptions hub_options(const Options& options, const protocol::EngineConnection&
   }
   hub.linger = options.linger;
   hub.engine_endpoints = protocol::endpoints(engine);
+  if (session.signs()) {
+    hub.make_route = [&session](const std::string& uuid) {
+      return protocol::make_route(session, uuid);
+    };
+  }
   hub.make_header = [&session](const std::string& type) {
     return session.make_header(type, std::chrono::system_clock::now());
   };
@@ -87,6 +96,14 @@ void make_folder(const std::filesystem::path& folder, bool is_private) {
   }
 }
 
+// Only who is started again with the same key has to know what came by before.
+std::filesystem::path guard_file(const Options& options, const protocol::Session& session) {
+  if (!options.reuse || !session.signs()) return {};
+  const auto folder = options.connection_file("client").parent_path();
+  make_folder(folder, true);
+  return folder / ("ddipp-guard" + options.cluster_id + ".bin");
+}
+
 }  // namespace
 
 Controller::Controller(const Options& options, spdlog::logger& log)
@@ -94,13 +111,20 @@ Controller::Controller(const Options& options, spdlog::logger& log)
       log_(log),
       plan_(plan_connections(options)),
       session_(make_session(plan_)),
+      guards_(guard_file(options, session_), session_),
       complaints_(log),
-      endpoints_(context_, plan_),
+      endpoints_(context_, plan_, {options.max_message, options.output_queue}),
+      client_watch_(context_, endpoints_.query),
       store_(make_store(options, log, session_.packing())),
       hub_(hub_options(options, plan_.engine, session_), ledger_, *store_, net::Clock::now()),
-      services_{session_, hub_.registry(), complaints_, log},
-      mux_("the direct channel", endpoints_.mux, services_, ledger_),
-      control_("the control channel", endpoints_.control, services_, control_ledger_),
+      services_{session_,    guards_, hub_.registry(),
+                complaints_, log,     static_cast<std::size_t>(options.queue_limit)},
+      mux_({"the direct channel", protocol::RelayChannel::mux, GuardOf::mux_requests,
+            GuardOf::mux_replies},
+           endpoints_.mux, services_, ledger_),
+      control_({"the control channel", protocol::RelayChannel::control, GuardOf::control_requests,
+                GuardOf::control_replies},
+               endpoints_.control, services_, control_ledger_),
       tasks_(endpoints_.task, services_, ledger_, task_options(options)),
       broadcasts_(endpoints_.broadcast, services_, ledger_),
       recorder_(services_, ledger_),
@@ -115,6 +139,7 @@ Controller::Controller(const Options& options, spdlog::logger& log)
         interface.starts_with("tcp://") ? interface.substr(6) : "127.0.0.1", options.metrics_port);
     log_.info("metrics on port {}", metrics_->port());
   }
+  session_.remember_own(guards_[GuardOf::own]);
   ledger_.on_finished([this](const Record& record) {
     if (metrics_) metrics_->finished(record);
     hub_.on_finished(record, net::Clock::now());
@@ -150,11 +175,15 @@ void Controller::write_connection_files() {
   log_.info("listening on {} for clients and {} for engines{}", plan_.client.common.interface,
             plan_.engine.common.interface,
             plan_.curve_secret_key.empty() ? "" : ", encrypted with CURVE");
+  if (!session_.signs() && plan_.curve_secret_key.empty()) {
+    log_.warn("messages are not signed: whoever reaches these ports runs code on the engines");
+  }
   if (std::string_view(store_->name()) != "none") log_.info("results: {}", store_->name());
 }
 
 void Controller::listen(zmq::socket_t& socket, const char* channel, const char* from,
-                        Handler handler) {
+                        Handler unsafe) {
+  auto handler = careful(channel, std::move(unsafe));
   if (!metrics_) {
     reactor_.add(socket, [handler = std::move(handler)](net::Multipart& message) {
       handler(message, net::Clock::now());
@@ -168,6 +197,19 @@ void Controller::listen(zmq::socket_t& socket, const char* channel, const char* 
   });
 }
 
+Controller::Handler Controller::careful(const char* channel, Handler handler) {
+  return [this, channel, handler = std::move(handler)](net::Multipart& message,
+                                                       net::Clock::time_point now) {
+    try {
+      handler(message, now);
+    } catch (const zmq::error_t&) {
+      throw;  // a socket that can't be used any more
+    } catch (const std::exception& error) {
+      log_.error("a message on {} could not be handled: {}", channel, error.what());
+    }
+  };
+}
+
 void Controller::connect_sockets() {
   using Time = net::Clock::time_point;
   const auto relay = [this](auto& channel, Channel& sockets, const char* name) {
@@ -178,6 +220,10 @@ void Controller::connect_sockets() {
   };
   listen(endpoints_.query, "hub", "peers",
          [this](net::Multipart& message, Time now) { on_query(message, now); });
+  listen(client_watch_.events(), "hub", "connections", [this](net::Multipart& message, Time now) {
+    client_watch_.on_event(message);
+    on_clients_changed(now);
+  });
   listen(endpoints_.ping, "heartbeat", "subscriptions",
          [this](net::Multipart& message, Time now) { on_ping_subscription(message, now); });
   listen(endpoints_.pong, "heartbeat", "engines",
@@ -193,14 +239,29 @@ void Controller::connect_sockets() {
   relay(tasks_, endpoints_.task, "task");
   relay(broadcasts_, endpoints_.broadcast, "broadcast");
   reactor_.on_tick([this] { return std::optional(next_deadline()); },
-                   [this](net::Clock::time_point now) { tick(now); });
+                   [this](net::Clock::time_point now) {
+                     try {
+                       tick(now);
+                     } catch (const zmq::error_t&) {
+                       throw;
+                     } catch (const std::exception& error) {
+                       complaints_.add("the clock", error.what(), now);
+                     }
+                   });
 }
 
 void Controller::restore() {
   const auto saved = read_engines_file(options_.engines_file());
   if (saved) {
-    hub_.restore(saved->engines, saved->next_id);
+    auto engines = saved->engines;
+    for (Engine& engine : engines) {
+      if (saved->ours.contains(engine.uuid) && session_.signs()) {
+        engine.route = protocol::make_route(session_, engine.uuid);
+      }
+    }
+    hub_.restore(engines, saved->next_id);
     run_actions();
+    mind_handover();
   } else {
     log_.warn("no engines to restore: {}", saved.error());
   }
@@ -234,15 +295,27 @@ void Controller::run(int signal_fd) {
 void Controller::on_query(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
   const std::string identity(frames.front());
-  const auto opened = session_.open(frames);
+  const auto opened = session_.open(frames, guards_[GuardOf::hub]);
   if (opened) {
-    if (opened->header.msg_type == protocol::ConnectionRequest::type) {
-      output_gate_.on_client_connects(now);
+    const std::string& type = opened->header.msg_type;
+    if (type == protocol::ConnectionRequest::type) output_gate_.on_client_connects(now);
+    if (type != protocol::RegistrationRequest::type &&
+        type != protocol::UnregistrationRequest::type) {
+      client_watch_.on_request(message);
+      on_clients_changed(now);
     }
-    hub_.on_query(identity, *opened, now);
+    try {
+      hub_.on_query(identity, *opened, now);
+    } catch (const std::exception& error) {  // whoever asked is not to wait for ever
+      log_.error("request '{}' could not be handled: {}", opened->header.msg_type, error.what());
+      send_reply(endpoints_.query, {identity}, "hub_error",
+                 protocol::error_content("RuntimeError", error.what()), opened->header);
+    }
+    mind_handover();
   } else {
     complaints_.add("the hub's socket", describe(opened.error()), now);
-    hub_.on_bad_query(identity, opened.error());
+    // Answers that nobody reads take memory.
+    if (answers_to_strangers_.take(now)) hub_.on_bad_query(identity, opened.error());
   }
   run_actions();
 }
@@ -252,7 +325,8 @@ void Controller::on_ping_subscription(const net::Multipart& message, net::Clock:
   if (frame.empty()) return;
   const bool subscribed = frame.front() == '\x01';
   if (const auto presence = parse_presence_topic(frame.substr(1))) {
-    hub_.on_presence(presence->uuid, subscribed, presence->local, now);
+    const auto engine = sender(presence->uuid);
+    if (engine) hub_.on_presence(*engine, subscribed, presence->local, now);
   } else if (subscribed) {
     hub_.on_heart_subscribed(now);
   }
@@ -260,21 +334,62 @@ void Controller::on_ping_subscription(const net::Multipart& message, net::Clock:
 }
 
 void Controller::on_pong(const net::Multipart& message, net::Clock::time_point now) {
-  hub_.on_pong(std::string(net::view(message.front())), net::view(message.back()), now);
+  if (const auto engine = sender(net::view(message.front()))) {
+    hub_.on_pong(*engine, net::view(message.back()), now);
+  }
   run_actions();
+}
+
+std::optional<std::string> Controller::sender(std::string_view identity) const {
+  if (protocol::is_route(identity)) {
+    if (!protocol::is_genuine(session_, identity)) return std::nullopt;
+    return std::string(protocol::uuid_of(identity));
+  }
+  std::string uuid(identity);
+  if (hub_.has_route(uuid)) return std::nullopt;
+  return uuid;
+}
+
+// An engine that comes back takes its identity over, also when its last connection seems to be
+// alive. A route is safe from others; a stock engine's uuid is not, so while there is one of those
+// the older connection wins, as with ipcontroller.
+void Controller::mind_handover() {
+  const bool wanted = !hub_.registry().has_stock_engine();
+  if (wanted == handover_) return;
+  handover_ = wanted;
+  endpoints_.set_handover(wanted);
+  log_.info(wanted ? "no stock engine is left: engines may take their connections over again"
+                   : "a stock engine: engines can't take their connections over");
 }
 
 void Controller::on_client_subscription(const net::Multipart& message, net::Clock::time_point now) {
   const auto frame = net::view(message.front());
   if (frame.empty()) return;
   const bool subscribed = frame.front() == '\x01';  // an end is seen of the last one only
-  hub_.on_clients(subscribed, now);
+  subscribed_ = subscribed;
+  on_clients_changed(now);
   if (subscribed) hub_.on_client_subscribed(now);
   run_actions();
 }
 
+void Controller::on_clients_changed(net::Clock::time_point now) {
+  const bool proven = client_watch_.any();
+  const std::pair clients(proven || subscribed_, proven);
+  if (std::exchange(clients_, clients) == clients) return;
+  hub_.on_clients(clients.first, now, clients.second);
+  run_actions();
+}
+
+void Controller::trim_memory(net::Clock::time_point now) {
+  if (now < next_trim_) return;
+  next_trim_ = now + kTrimPeriod;
+  if (::mallinfo2().fordblks > kTrimAbove) ::malloc_trim(0);
+}
+
 void Controller::on_iopub(net::Multipart& message, net::Clock::time_point now) {
-  if (const auto engine = recorder_.look_at(message, now)) hub_.on_engine_shutdown(*engine, now);
+  const auto seen = recorder_.look_at(message, now);
+  if (!seen.genuine) return;
+  if (seen.ended) hub_.on_engine_shutdown(*seen.ended, now);
   held_output_.push_back(std::move(message));
   pass_output_on(now);
   run_actions();
@@ -320,6 +435,7 @@ void Controller::tick(net::Clock::time_point now) {
   tasks_.tick(now);
   broadcasts_.tick(now);
   store_->flush_if_due(now);
+  trim_memory(now);
   if (save_engines_at_ && *save_engines_at_ <= now) save_engines();
   if (metrics_ && next_metrics_ <= now) {
     metrics_->set_state(hub_.registry(), ledger_);
@@ -391,18 +507,16 @@ void Controller::perform(const EngineLost& action) {
 
 void Controller::perform(const ShutDownEngines&) {
   for (const auto& [id, engine] : hub_.registry().engines()) {
-    send_reply(endpoints_.control.back, {engine.uuid, "hub"}, protocol::ShutdownRequest::type,
-               Json{{"restart", false}}, Json::object());
+    send_control(engine.uuid, protocol::ShutdownRequest::type, Json{{"restart", false}});
   }
 }
 
 void Controller::perform(const EndCells& action) {
   for (const auto& engine : action.engines) {
     // In this order: one that is taken out of a collective of NCCL may go on, but for the signal.
-    send_reply(endpoints_.control.back, {engine, "hub"}, protocol::SignalRequest::type,
-               Json{{"sig", SIGINT}}, Json::object());
-    send_reply(endpoints_.control.back, {engine, "hub"}, protocol::extensions::CutRequest::type,
-               protocol::extensions::CutRequest{}, Json::object());
+    send_control(engine, protocol::SignalRequest::type, Json{{"sig", SIGINT}});
+    send_control(engine, protocol::extensions::CutRequest::type,
+                 protocol::extensions::CutRequest{});
   }
 }
 
@@ -440,9 +554,9 @@ void Controller::save_engines() {
   if (!saved) log_.warn(saved.error());
 }
 
-void Controller::send_reply(zmq::socket_t& socket, std::vector<std::string> identities,
-                            const std::string& type, Json content, Json parent,
-                            const std::vector<protocol::Blob>& buffers) {
+net::Multipart Controller::make_message(std::vector<std::string> identities,
+                                        const std::string& type, Json content, Json parent,
+                                        const std::vector<protocol::Blob>& buffers) {
   protocol::Message message;
   message.identities = std::move(identities);
   message.header = session_.make_header(type, std::chrono::system_clock::now());
@@ -450,7 +564,20 @@ void Controller::send_reply(zmq::socket_t& socket, std::vector<std::string> iden
   message.parent_header = std::move(parent);
   net::Multipart frames = net::make_multipart(session_.seal(message));
   for (const auto& buffer : buffers) frames.push_back(net::make_frame(buffer));
+  return frames;
+}
+
+void Controller::send_reply(zmq::socket_t& socket, std::vector<std::string> identities,
+                            const std::string& type, Json content, Json parent,
+                            const std::vector<protocol::Blob>& buffers) {
+  net::Multipart frames =
+      make_message(std::move(identities), type, std::move(content), std::move(parent), buffers);
   net::send(socket, frames);
+}
+
+void Controller::send_control(const std::string& engine, const std::string& type, Json content) {
+  control_.send(engine, make_message({engine, "hub"}, type, std::move(content), Json::object()),
+                net::Clock::now());
 }
 
 }  // namespace ddipp::controller

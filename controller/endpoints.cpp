@@ -1,5 +1,6 @@
 #include "controller/endpoints.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "protocol/address.hpp"
@@ -15,10 +16,14 @@ Interface interface(const std::string& text) {
   return std::move(*parsed);
 }
 
+// Subscriptions and heartbeats; the longest topic is that of an engine's presence.
+constexpr std::int64_t kSmallMessage = 4096;
+
 class Binder {
  public:
-  Binder(zmq::context_t& context, const ConnectionPlan& plan)
+  Binder(zmq::context_t& context, const ConnectionPlan& plan, std::int64_t limit)
       : context_(context),
+        limit_(limit),
         curve_secret_key_(plan.curve_secret_key),
         client_(interface(plan.client.common.interface)),
         engine_(interface(plan.engine.common.interface)) {}
@@ -28,11 +33,19 @@ class Binder {
     socket.set(zmq::sockopt::sndhwm, 0);
     socket.set(zmq::sockopt::rcvhwm, 0);
     socket.set(zmq::sockopt::linger, 1000);
+    socket.set(zmq::sockopt::maxmsgsize, limit_);
     if (identity != nullptr) socket.set(zmq::sockopt::routing_id, identity);
     if (!curve_secret_key_.empty()) {
       socket.set(zmq::sockopt::curve_server, true);
       socket.set(zmq::sockopt::curve_secretkey, curve_secret_key_);
     }
+    return socket;
+  }
+
+  // For peers that only subscribe or beat.
+  zmq::socket_t make_small(zmq::socket_type type) {
+    zmq::socket_t socket = make(type);
+    socket.set(zmq::sockopt::maxmsgsize, std::min(limit_, kSmallMessage));
     return socket;
   }
 
@@ -77,6 +90,7 @@ class Binder {
   }
 
   zmq::context_t& context_;
+  std::int64_t limit_;
   std::string curve_secret_key_;
   Interface client_;
   Interface engine_;
@@ -84,16 +98,15 @@ class Binder {
 
 }  // namespace
 
-Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan) {
-  Binder binder(context, plan);
+Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan, const Limits& limits) {
+  Binder binder(context, plan, limits.message);
   using zmq::socket_type;
   auto& client = plan.client;
   auto& engine = plan.engine;
   query = binder.make(socket_type::router);
-  query.set(zmq::sockopt::router_handover, true);
   binder.bind_for_both(query, engine.common.registration);
   client.common.registration = engine.common.registration;
-  notification = binder.make(socket_type::xpub);
+  notification = binder.make_small(socket_type::xpub);
   notification.set(zmq::sockopt::xpub_verbose, true);  // each client's subscription is seen
   binder.bind_for_clients(notification, client.notification);
 
@@ -113,19 +126,26 @@ Endpoints::Endpoints(zmq::context_t& context, ConnectionPlan& plan) {
     binder.bind_for_engines(broadcast.back, engine.broadcast[i]);
   }
 
-  iopub_front = binder.make(socket_type::xpub);
+  iopub_front = binder.make_small(socket_type::xpub);
+  iopub_front.set(zmq::sockopt::sndhwm, limits.output);
   iopub_front.set(zmq::sockopt::xpub_verbose, true);
   binder.bind_for_clients(iopub_front, client.iopub);
   iopub_back = binder.make(socket_type::sub);
   iopub_back.set(zmq::sockopt::subscribe, "");
   binder.bind_for_engines(iopub_back, engine.iopub);
 
-  ping = binder.make(socket_type::xpub);
+  ping = binder.make_small(socket_type::xpub);
   ping.set(zmq::sockopt::xpub_verbose, true);
   binder.bind_for_engines(ping, engine.hb_ping);
-  pong = binder.make(socket_type::router);
+  pong = binder.make_small(socket_type::router);
   pong.set(zmq::sockopt::router_handover, true);
   binder.bind_for_engines(pong, engine.hb_pong);
+}
+
+void Endpoints::set_handover(bool on) {
+  for (zmq::socket_t* socket : {&mux.back, &control.back, &task.back, &broadcast.back, &pong}) {
+    socket->set(zmq::sockopt::router_handover, on);
+  }
 }
 
 }  // namespace ddipp::controller

@@ -16,9 +16,12 @@ Result<SavedEngines> read_engines_file(const std::filesystem::path& path) {
   SavedEngines saved;
   try {
     for (const auto& [id, uuid] : json->at("engines").items()) {
-      saved.engines.push_back({std::stoi(id), uuid.get<std::string>()});
+      saved.engines.push_back({std::stoi(id), uuid.get<std::string>(), {}});
     }
     saved.next_id = json->value("next_id", 0);
+    for (const auto& uuid : json->value("routed", Json::array())) {
+      saved.ours.insert(uuid.get<std::string>());
+    }
   } catch (const std::exception&) {
     return Failure{path.string() + " is no list of engines"};
   }
@@ -28,9 +31,13 @@ Result<SavedEngines> read_engines_file(const std::filesystem::path& path) {
 Result<std::monostate> write_engines_file(const std::filesystem::path& path,
                                           const Registry& registry) {
   Json engines = Json::object();
-  for (const auto& [id, engine] : registry.engines()) engines[std::to_string(id)] = engine.uuid;
-  return protocol::write_json_file(path,
-                                   Json{{"engines", engines}, {"next_id", registry.next_id()}});
+  Json routed = Json::array();
+  for (const auto& [id, engine] : registry.engines()) {
+    engines[std::to_string(id)] = engine.uuid;
+    if (!engine.route.empty()) routed.push_back(engine.uuid);
+  }
+  return protocol::write_json_file(
+      path, Json{{"engines", engines}, {"next_id", registry.next_id()}, {"routed", routed}});
 }
 
 }  // namespace ddipp::controller

@@ -3,6 +3,7 @@
 #include <exception>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -40,6 +41,7 @@ int main(int argc, char** argv) {
   const auto parsed = ddipp::controller::parse_options(argc, argv);
   if (parsed.exit_code) return *parsed.exit_code;
 
+  ::umask(S_IRWXG | S_IRWXO);  // what it writes holds the user's code and results
   spdlog::logger log("dipcontroller", std::make_shared<spdlog::sinks::stderr_sink_st>());
   log.set_pattern(kPattern);
   log.set_level(spdlog::level::from_str(parsed.options.log_level));

@@ -104,6 +104,28 @@ void add_security(CLI::App& app, Options& options, Raw& raw) {
                  "[$IPP_CURVE_SECRETKEY or a fresh one]");
 }
 
+void add_limits(CLI::App& app, Options& options) {
+  app.option_defaults()->group("Limits");
+  const auto bytes = CLI::AsSizeValue(false);
+  app.add_option("--max-message", options.max_message,
+                 "Bytes of one frame (16G); a peer that sends a larger one is disconnected [the "
+                 "machine's memory]")
+      ->transform(bytes);
+  app.add_option("--queue-limit", options.queue_limit,
+                 "Bytes of requests that have no result yet; further ones are refused [half of the "
+                 "machine's memory]")
+      ->transform(bytes);
+  app.add_option("--output-queue", options.output_queue,
+                 "Messages of output that a client may leave unread; it loses further ones "
+                 "[100000]")
+      ->check(CLI::PositiveNumber);
+}
+
+std::int64_t machine_memory() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  return pages > 0 ? std::int64_t{pages} * ::sysconf(_SC_PAGESIZE) : std::int64_t{1} << 40;
+}
+
 void add_engines(CLI::App& app, Options& options, Raw& raw) {
   app.option_defaults()->group("Engines");
   app.add_flag("--reuse,--IPController.reuse_files", options.reuse,
@@ -202,6 +224,11 @@ void finish(Options& options, const Raw& raw) {
   options.registration_timeout = std::chrono::seconds(raw.registration_timeout);
   options.linger = std::chrono::seconds(raw.linger);
   options.reuse = options.reuse || options.restore;
+  if (options.cluster_id.find('/') != std::string::npos) {
+    throw CLI::ValidationError("--cluster-id", "a cluster's name can't hold '/'");
+  }
+  if (options.max_message <= 0) options.max_message = machine_memory();
+  if (options.queue_limit <= 0) options.queue_limit = machine_memory() / 2;
   options.sqlite.file =
       (raw.sqlite_folder.empty() ? options.profile_dir : std::filesystem::path(raw.sqlite_folder)) /
       raw.sqlite_file;
@@ -229,6 +256,7 @@ Options parse(CLI::App& app, const Arguments& arguments) {
   add_places(app, options, raw);
   add_network(app, options, raw);
   add_security(app, options, raw);
+  add_limits(app, options);
   add_engines(app, options, raw);
   add_tasks(app, options);
   add_results(app, options, raw);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -45,6 +46,9 @@ struct Options {
   SqliteOptions sqlite;
   std::string log_level = "info";
   std::filesystem::path log_file;  // "" for stderr
+  std::int64_t max_message = 0;    // bytes of a frame; 0: the machine's memory
+  int output_queue = 100'000;      // messages that a subscriber has not read
+  std::int64_t queue_limit = 0;    // bytes of unfinished requests; 0: half of the memory
   std::chrono::seconds linger{0};  // without clients and work; 0: for ever
   int metrics_port = -1;           // 0 for any, -1 for none
 

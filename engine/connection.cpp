@@ -29,9 +29,9 @@ void wait_for_file(const std::filesystem::path& path, double seconds) {
 Result<Connection> find_connection(const Options& options) {
   const std::string variable = environment("IPP_CONNECTION_INFO");
   if (!variable.empty()) {
-    auto info = protocol::Json::parse(variable, nullptr, false);
-    if (info.is_discarded()) return Failure{std::string("$IPP_CONNECTION_INFO is not valid JSON")};
-    return Connection{std::move(info), "$IPP_CONNECTION_INFO"};
+    auto info = protocol::unpack(variable, protocol::Packing::json);
+    if (!info) return Failure{std::string("$IPP_CONNECTION_INFO is not valid JSON")};
+    return Connection{std::move(*info), "$IPP_CONNECTION_INFO"};
   }
   wait_for_file(options.connection_file, options.wait_for_file_s);
   auto info = protocol::read_json_file(options.connection_file);

@@ -50,9 +50,11 @@ DDIPP_EMPTY(InterruptRequest)
 void to_json(Json& json, const RegistrationRequest& content) {
   json = Json{{"uuid", content.uuid}};
   if (content.id) json["id"] = *content.id;
+  if (content.relay != 0) json["ddipp_relay"] = content.relay;
 }
 void from_json(const Json& json, RegistrationRequest& content) {
   json.at("uuid").get_to(content.uuid);
+  optional_entry(json, "ddipp_relay", content.relay);
   const auto id = json.find("id");
   if (id != json.end() && !id->is_null()) content.id = id->get<int>();
 }
@@ -62,12 +64,14 @@ void to_json(Json& json, const RegistrationReply& content) {
               {"id", content.id},
               {"hb_period", content.hb_period},
               {"connection_info", content.connection_info}};
+  if (content.relay != 0) json["ddipp_relay"] = content.relay;
 }
 void from_json(const Json& json, RegistrationReply& content) {
   json.at("status").get_to(content.status);
   json.at("id").get_to(content.id);
   json.at("hb_period").get_to(content.hb_period);
   optional_entry(json, "connection_info", content.connection_info);
+  optional_entry(json, "ddipp_relay", content.relay);
 }
 
 void to_json(Json& json, const UnregistrationRequest& content) {

@@ -20,8 +20,9 @@ namespace ddipp::protocol {
 
 struct RegistrationRequest {
   static constexpr const char* type = "registration_request";
-  std::string uuid;       // also the routing identity of all sockets of the engine
+  std::string uuid;       // also the routing identity of all sockets of a stock engine
   std::optional<int> id;  // wish, granted when free
+  int relay = 0;          // ours: the version of routes and relay tags that the engine knows
 };
 
 struct RegistrationReply {
@@ -30,6 +31,7 @@ struct RegistrationReply {
   int id = 0;
   int hb_period = 0;  // milliseconds between pings
   Json connection_info = Json::object();
+  int relay = 0;  // ours: the version that counts from now on, 0 for none
 };
 
 struct UnregistrationRequest {

@@ -60,7 +60,7 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool enter() {
     wanted_ = nullptr;
     ++depth_;
-    return is_map_;
+    return is_map_ && depth_ <= static_cast<int>(kMaxDepth);  // the parser of msgpack recurses
   }
   bool leave() {
     --depth_;

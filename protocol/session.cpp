@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "protocol/fields.hpp"
+
 namespace ddipp::protocol {
 
 std::string_view describe(OpenError error) {
@@ -21,21 +23,6 @@ std::string_view describe(OpenError error) {
       return "its header has no msg_id or msg_type";
   }
   return "unknown error";
-}
-
-Result<Envelope, OpenError> locate(std::span<const std::string_view> frames) {
-  const auto delimiter = std::find(frames.begin(), frames.end(), kDelimiter);
-  if (delimiter == frames.end()) return Failure{OpenError::no_delimiter};
-  const auto rest = static_cast<std::size_t>(frames.end() - delimiter) - 1;
-  if (rest < 5) return Failure{OpenError::too_few_frames};
-  const auto index = static_cast<std::size_t>(delimiter - frames.begin());
-  return Envelope{index,
-                  frames[index + 1],
-                  frames[index + 2],
-                  frames[index + 3],
-                  frames[index + 4],
-                  frames[index + 5],
-                  index + 6};
 }
 
 std::string make_uuid(std::span<const std::uint8_t, 16> random) {
@@ -62,19 +49,68 @@ Result<Session> Session::make(SessionOptions options) {
   return Session(std::move(options), std::move(*hmac));
 }
 
-Result<Envelope, OpenError> Session::verify(std::span<const std::string_view> frames) {
-  auto envelope = locate(frames);
-  if (!envelope) return envelope;
-  if (!hmac_.enabled()) return envelope;
-  if (!hmac_.verify(envelope->signed_parts(), envelope->signature)) {
-    return Failure{OpenError::wrong_signature};
-  }
-  if (!replay_guard_.accept(envelope->signature)) return Failure{OpenError::replayed};
-  return envelope;
+Result<Verified, OpenError> Session::locate(std::span<const std::string_view> frames) {
+  const auto delimiter = std::find(frames.begin(), frames.end(), kDelimiter);
+  if (delimiter == frames.end()) return Failure{OpenError::no_delimiter};
+  const auto rest = static_cast<std::size_t>(frames.end() - delimiter) - 1;
+  if (rest < 5) return Failure{OpenError::too_few_frames};
+  Verified parts;
+  const auto index = static_cast<std::size_t>(delimiter - frames.begin());
+  parts.delimiter = index;
+  parts.signature = frames[index + 1];
+  parts.header = frames[index + 2];
+  parts.parent_header = frames[index + 3];
+  parts.metadata = frames[index + 4];
+  parts.content = frames[index + 5];
+  parts.first_buffer = index + 6;
+  return parts;
 }
 
-Result<Message, OpenError> Session::open(std::span<const std::string_view> frames) {
-  const auto envelope = verify(frames);
+void Session::read_ids(Verified& parts) const {
+  read_texts(parts.header, packing(), {{"msg_id", parts.msg_id}, {"msg_type", parts.msg_type}});
+}
+
+Result<Verified, OpenError> Session::verify(std::span<const std::string_view> frames,
+                                            ReplayGuard& guard) {
+  auto parts = locate(frames);
+  if (!parts) return parts;
+  if (hmac_.enabled()) {
+    const std::array<std::string_view, 4> signed_parts{parts->header, parts->parent_header,
+                                                       parts->metadata, parts->content};
+    if (!hmac_.verify(signed_parts, parts->signature)) {
+      return Failure{OpenError::wrong_signature};
+    }
+  }
+  read_ids(*parts);
+  if (!hmac_.enabled()) return parts;
+  const bool is_own = own_ != nullptr && own_->contains(parts->signature);
+  if (is_own || !guard.accept(parts->signature, parts->msg_id)) {
+    return Failure{OpenError::replayed};
+  }
+  return parts;
+}
+
+Result<Verified, OpenError> Session::reopen(std::span<const std::string_view> frames) const {
+  auto parts = locate(frames);
+  if (parts) read_ids(*parts);
+  return parts;
+}
+
+std::string Session::sign(std::span<const std::string_view> parts) const {
+  auto signature = hmac_.sign(parts);
+  if (own_ != nullptr && !signature.empty()) own_->accept(signature);
+  return signature;
+}
+
+std::string Session::code(std::string_view purpose, std::span<const std::string_view> parts) const {
+  std::vector<std::string_view> all{purpose, std::string_view("\0", 1)};
+  all.insert(all.end(), parts.begin(), parts.end());
+  return hmac_.sign(all);
+}
+
+Result<Message, OpenError> Session::open(std::span<const std::string_view> frames,
+                                         ReplayGuard& guard) {
+  const auto envelope = verify(frames, guard);
   if (!envelope) return Failure{envelope.error()};
   auto header = unpack(envelope->header, packing());
   auto parent = unpack(envelope->parent_header, packing());

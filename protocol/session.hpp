@@ -32,8 +32,11 @@ enum class OpenError {
 // One line for a log.
 std::string_view describe(OpenError error);
 
-// Where the parts of a message lie among its frames; views into the caller's memory.
-struct Envelope {
+// Where the parts of a message lie among its frames; views into the caller's memory. Nobody but a
+// Session makes one, after it has checked the signature: what reads a part takes a Verified, so
+// that nothing of a stranger's is parsed.
+class Verified {
+ public:
   std::size_t delimiter = 0;  // index of the delimiter = number of identities
   std::string_view signature;
   std::string_view header;
@@ -41,14 +44,13 @@ struct Envelope {
   std::string_view metadata;
   std::string_view content;
   std::size_t first_buffer = 0;  // index of the first buffer frame
+  std::string msg_id;            // of the header, "" when it has none
+  std::string msg_type;
 
-  std::vector<std::string_view> signed_parts() const {
-    return {header, parent_header, metadata, content};
-  }
+ private:
+  friend class Session;
+  Verified() = default;
 };
-
-// Finds the parts without checking the signature.
-Result<Envelope, OpenError> locate(std::span<const std::string_view> frames);
 
 // Random version 4 UUID from 16 random bytes.
 std::string make_uuid(std::span<const std::uint8_t, 16> random);
@@ -70,15 +72,33 @@ class Session {
   Packing packing() const { return options_.packing; }
   bool signs() const { return hmac_.enabled(); }
 
-  // Checks signature and replay; parses nothing.
-  Result<Envelope, OpenError> verify(std::span<const std::string_view> frames);
+  // Checks signature and replay, and only then reads who the message says it is.
+  Result<Verified, OpenError> verify(std::span<const std::string_view> frames) {
+    return verify(frames, replay_guard_);
+  }
+  // By the guard of the socket that it came by.
+  Result<Verified, OpenError> verify(std::span<const std::string_view> frames, ReplayGuard& guard);
+
+  // Of a message that this process has verified before, or made.
+  Result<Verified, OpenError> reopen(std::span<const std::string_view> frames) const;
 
   // verify(), then parses all parts and copies the buffers.
-  Result<Message, OpenError> open(std::span<const std::string_view> frames);
+  Result<Message, OpenError> open(std::span<const std::string_view> frames) {
+    return open(frames, replay_guard_);
+  }
+  Result<Message, OpenError> open(std::span<const std::string_view> frames, ReplayGuard& guard);
+
+  // From now on what this session signs itself is refused when it comes back: a relay signs
+  // messages that it makes of others. `guard` must outlive the session.
+  void remember_own(ReplayGuard& guard) { own_ = &guard; }
 
   Header make_header(std::string_view msg_type, Timestamp now);
 
-  std::string sign(std::span<const std::string_view> parts) const { return hmac_.sign(parts); }
+  // Of header, parent header, metadata and content.
+  std::string sign(std::span<const std::string_view> parts) const;
+
+  // For what is no message; `purpose` keeps the uses apart, and from messages.
+  std::string code(std::string_view purpose, std::span<const std::string_view> parts) const;
 
   // All frames of a message, identities first.
   std::vector<std::string> seal(const Message& message) const;
@@ -86,9 +106,13 @@ class Session {
  private:
   Session(SessionOptions options, Hmac hmac);
 
+  static Result<Verified, OpenError> locate(std::span<const std::string_view> frames);
+  void read_ids(Verified& parts) const;
+
   SessionOptions options_;
   Hmac hmac_;
   ReplayGuard replay_guard_;
+  ReplayGuard* own_ = nullptr;
   std::uint64_t message_count_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "protocol/net/reactor.hpp"
+#include "protocol/relay_tag.hpp"
 
 namespace ddipp::load {
 namespace {
@@ -27,7 +28,7 @@ class Engines {
     context_.set(zmq::ctxopt::io_threads, 1);
     for (int i = 0; i < count; ++i) uuids_.push_back(random_uuid());
     if (connection.bare) {
-      for (const auto& uuid : uuids_) engines_.push_back(make(uuid, 0));
+      for (const auto& uuid : uuids_) engines_.push_back(make(uuid, uuid, 0));
       announce();
     } else {
       register_all();
@@ -56,7 +57,7 @@ class Engines {
     return socket;
   }
 
-  std::unique_ptr<Sockets> make(const std::string& uuid, int id) {
+  std::unique_ptr<Sockets> make(const std::string& uuid, const std::string& identity, int id) {
     auto sockets = std::make_unique<Sockets>();
     const auto& ports = connection_.engine;
     std::vector<int> wanted{ports.mux};
@@ -66,12 +67,15 @@ class Engines {
     }
     sockets->requests.reserve(wanted.size());
     for (const int port : wanted) {
-      auto& socket = sockets->requests.emplace_back(connect(zmq::socket_type::dealer, uuid, port));
+      auto& socket =
+          sockets->requests.emplace_back(connect(zmq::socket_type::dealer, identity, port));
       reactor_.add(socket, [this, &socket, uuid](net::Multipart& request) {
         answer(socket, uuid, request);
       });
     }
-    if (!connection_.bare) sockets->pong = connect(zmq::socket_type::dealer, uuid, ports.hb_pong);
+    if (!connection_.bare) {
+      sockets->pong = connect(zmq::socket_type::dealer, identity, ports.hb_pong);
+    }
     return sockets;
   }
 
@@ -87,6 +91,7 @@ class Engines {
       request.header =
           session_.make_header("registration_request", std::chrono::system_clock::now());
       request.content = Json{{"uuid", uuid}};
+      if (session_.signs()) request.content["ddipp_relay"] = protocol::kRelayVersion;
       auto frames = net::make_multipart(session_.seal(request));
       net::send(query_, frames);
       unregistered_.insert(uuid);
@@ -98,7 +103,10 @@ class Engines {
     const auto frames = net::views(message);
     const auto reply = session_.open(frames);
     if (!reply || reply->header.msg_type != "registration_reply") return;
-    engines_.push_back(make(uuids_[engines_.size()], reply->content.value("id", 0)));
+    const auto& uuid = uuids_[engines_.size()];
+    const bool ours = reply->content.contains("ddipp_relay");
+    engines_.push_back(make(uuid, ours ? protocol::make_route(session_, uuid) : uuid,
+                            reply->content.value("id", 0)));
     if (engines_.size() < uuids_.size()) return;
     ping_ = connect(zmq::socket_type::sub, "", connection_.engine.hb_ping);
     ping_.set(zmq::sockopt::subscribe, "");
@@ -121,7 +129,7 @@ class Engines {
 
   void answer(zmq::socket_t& socket, const std::string& uuid, net::Multipart& request) {
     const auto frames = net::views(request);
-    const auto envelope = protocol::locate(frames);
+    const auto envelope = session_.reopen(frames);
     if (!envelope) return;
     if (date_uses_++ % 64 == 0) {
       date_ = protocol::iso8601(std::chrono::system_clock::now());
@@ -144,7 +152,9 @@ class Engines {
     const std::string content = R"({"status": "ok"})";
     const std::array<std::string_view, 4> parts{header, envelope->header, metadata, content};
     net::Multipart reply;
-    for (std::size_t i = 0; i <= envelope->delimiter; ++i) reply.push_back(std::move(request[i]));
+    for (std::size_t i = 0; i <= envelope->delimiter; ++i) {
+      if (!protocol::is_relay_tag(frames[i])) reply.push_back(std::move(request[i]));
+    }
     reply.push_back(net::make_frame(session_.sign(parts)));
     for (const auto part : parts) reply.push_back(net::make_frame(part));
     reply.push_back(net::make_frame(std::string_view("\x80\x04N.", 4)));  // pickled None

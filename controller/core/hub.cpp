@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "controller/core/routing.hpp"
+#include "protocol/relay_tag.hpp"
 
 namespace ddipp::controller {
 
@@ -49,16 +50,14 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
     return shutdown_request(identity, message, now);
   }
   if (type == "become_dask_request" || type == "stop_distributed_request") {
-    const Json arguments = message.content.is_object()
-                               ? message.content.value("scheduler_args", Json::object())
-                               : Json::object();
+    const Json arguments = protocol::map_in(message.content, "scheduler_args");
     actions_.emplace_back(Dask{type == "become_dask_request", identity, arguments, message.header});
     return;
   }
   if (auto answer = queries_.answer(message)) {
-    if (answer->content.value("status", "") != "ok") {
+    if (protocol::text_in(answer->content, "status") != "ok") {
       log(LogLevel::warning,
-          "request '" + type + "' failed: " + answer->content.value("evalue", ""));
+          "request '" + type + "' failed: " + protocol::text_in(answer->content, "evalue"));
     }
     for (auto& task : answer->resubmitted) actions_.emplace_back(Resubmit{std::move(task)});
     actions_.emplace_back(Reply{identity, std::move(answer->type), std::move(answer->content),
@@ -94,7 +93,10 @@ void Hub::registration_request(const std::string& identity, const Message& messa
   const auto request = protocol::parse_content<protocol::RegistrationRequest>(message.content);
   if (!request) return hub_error(identity, message, "KeyError", request.error());
   if (request->id) make_room(*request->id, now);
-  const auto id = registry_.begin(request->uuid, request->id, now + options_.registration_timeout);
+  const bool has_route = request->relay >= protocol::kRelayVersion && options_.make_route;
+  const std::string route = has_route ? options_.make_route(request->uuid) : "";
+  const auto id =
+      registry_.begin(request->uuid, request->id, now + options_.registration_timeout, route);
   if (!id) {
     log(LogLevel::error, "registration refused: " + id.error());
     return reply(identity, message, protocol::RegistrationReply::type,
@@ -104,6 +106,7 @@ void Hub::registration_request(const std::string& identity, const Message& messa
   content.id = *id;
   content.hb_period = static_cast<int>(heart_monitor_.period().count());
   content.connection_info = options_.engine_endpoints;
+  content.relay = has_route ? protocol::kRelayVersion : 0;
   log(LogLevel::debug, "engine " + std::to_string(*id) + " (" + request->uuid + ") is registering");
   reply(identity, message, protocol::RegistrationReply::type, content);
 }
@@ -157,7 +160,7 @@ void Hub::on_pong(const std::string& uuid, std::string_view payload, TimePoint n
 void Hub::take_back(const std::string& uuid, TimePoint now) {
   const auto absentee = absentees_.find(uuid);
   if (absentee == absentees_.end()) return;
-  const Engine engine{absentee->second.id, uuid};
+  const Engine engine = absentee->second.engine;
   absentees_.erase(absentee);
   if (!registry_.restore(engine)) return;
   heart_monitor_.watch(uuid);
@@ -270,7 +273,7 @@ void Hub::expect_back(const Engine& engine) {
         absentees_.begin(), absentees_.end(),
         [](const auto& a, const auto& b) { return a.second.last_ping < b.second.last_ping; }));
   }
-  absentees_[engine.uuid] = {engine.id, heart_monitor_.pings()};
+  absentees_[engine.uuid] = {engine, heart_monitor_.pings()};
 }
 
 void Hub::shutdown_request(const std::string& identity, const Message& message, TimePoint now) {
@@ -308,8 +311,8 @@ void Hub::mind_solitude(TimePoint now) {
   actions_.emplace_back(ShutDownEngines{});
 }
 
-void Hub::on_clients(bool present, TimePoint now) {
-  linger_.on_clients(present, now);
+void Hub::on_clients(bool present, TimePoint now, bool proven) {
+  linger_.on_clients(present, now, proven);
   abandoned_cell_.on_clients(present, now);
 }
 
@@ -317,7 +320,7 @@ void Hub::on_finished(const Record& record, TimePoint now) {
   // Without a time to linger engines are nobody's group.
   if (options_.linger.count() == 0) return;
   const auto content = protocol::unpack(record.result->content, record.packing);
-  if (content && content->is_object() && content->value("status", Json()) == "error") {
+  if (content && protocol::text_in(*content, "status") == "error") {
     abandoned_cell_.on_failure(record, now);
   }
 }

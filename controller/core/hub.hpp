@@ -99,6 +99,8 @@ struct HubOptions {
   protocol::Json engine_endpoints;  // connection_info of a registration_reply
   // A fresh id and date for a message of that type.
   std::function<protocol::Header(const std::string&)> make_header;
+  // The route of an engine of ours; without it, or without a key, engines connect by their uuids.
+  std::function<std::string(const std::string& uuid)> make_route = {};
 };
 
 class Hub {
@@ -123,7 +125,7 @@ class Hub {
   // between is told once more; for the other clients it changes nothing.
   void on_client_subscribed(TimePoint now);
   // The first client is there, or the last one is gone.
-  void on_clients(bool present, TimePoint now);
+  void on_clients(bool present, TimePoint now, bool proven = true);
   // A request of the ledger got its result.
   void on_finished(const Record& record, TimePoint now);
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
@@ -136,6 +138,13 @@ class Hub {
   std::vector<Action> take_actions() { return std::exchange(actions_, {}); }
 
   const Registry& registry() const { return registry_; }
+
+  // Who says to be this engine has to show its route.
+  bool has_route(const std::string& uuid) const {
+    const auto absentee = absentees_.find(uuid);
+    return registry_.has_route(uuid) ||
+           (absentee != absentees_.end() && !absentee->second.engine.route.empty());
+  }
 
  private:
   void reply(const std::string& identity, const protocol::Message& request, std::string type,
@@ -186,7 +195,7 @@ class Hub {
 
   // An engine that was cut off: it is back when it answers a later ping or subscribes again.
   struct Absentee {
-    int id = 0;
+    Engine engine;
     unsigned long last_ping = 0;
   };
   static constexpr std::size_t kAbsentees = 4096;

@@ -14,6 +14,9 @@ using protocol::Message;
 
 namespace {
 
+// For a person; bytes that are no UTF-8 don't matter.
+std::string shown(const Json& value) { return protocol::pack(value, protocol::Packing::json); }
+
 Answer failed(std::string type, const std::string& name, const std::string& why) {
   return {std::move(type), error_content(name, why), {}, {}};
 }
@@ -58,7 +61,7 @@ Keys wanted_keys(const Json& wanted) {
   }
   keys.json.emplace_back("msg_id");
   for (const Json& item : wanted) {
-    const std::string key = item.is_string() ? item.get<std::string>() : item.dump();
+    const std::string key = item.is_string() ? item.get<std::string>() : shown(item);
     if (!is_record_key(key)) {
       keys.fault = "records have no key '" + key + "'";
     } else if (key == "buffers") {
@@ -100,7 +103,8 @@ HubQueries::Targets HubQueries::targets(const Json& wanted) const {
   const Json list = wanted.is_array() ? wanted : Json::array({wanted});
   for (const Json& target : list) {
     if (target.is_number_integer()) {
-      const auto engine = registry_.engines().find(target.get<int>());
+      const auto number = protocol::integer_in(target);
+      const auto engine = number ? registry_.engines().find(*number) : registry_.engines().end();
       if (engine != registry_.engines().end()) {
         found.engines.push_back(engine->second);
         continue;
@@ -111,7 +115,7 @@ HubQueries::Targets HubQueries::targets(const Json& wanted) const {
         continue;
       }
     }
-    found.fault = "No Such Engine: " + target.dump();
+    found.fault = "No Such Engine: " + shown(target);
     return found;
   }
   if (found.engines.empty()) found.fault = "No Engines Registered";
@@ -234,7 +238,7 @@ Answer HubQueries::purge(const Message& request) {
     const Json ids = content->msg_ids.is_array() ? content->msg_ids : Json::array();
     for (const Json& id : ids) {
       if (id.is_string() && ledger_.pending(id.get<std::string>())) {
-        return failed(type, "IndexError", "msg pending: " + id.dump());
+        return failed(type, "IndexError", "msg pending: " + shown(id));
       }
     }
     if (!ids.empty()) drops.push_back({{"msg_id", Operator::in, ids}});
@@ -267,7 +271,7 @@ Answer HubQueries::resubmit(const Message& request) {
       originals.push_back(found->front());
     }
   }
-  if (!missing.empty()) return failed(type, "KeyError", "No such msg(s): " + missing.dump());
+  if (!missing.empty()) return failed(type, "KeyError", "No such msg(s): " + shown(missing));
 
   Answer answer{type, {}, {}, {}};
   protocol::ResubmitReply reply;
@@ -287,7 +291,7 @@ Answer HubQueries::resubmit(const Message& request) {
 RecordPtr HubQueries::again(const Record& record) {
   auto header = protocol::unpack(record.request.header, record.packing);
   if (!header || !header->is_object()) return nullptr;
-  const auto fresh = make_header_(header->value("msg_type", ""));
+  const auto fresh = make_header_(protocol::text_in(*header, "msg_type"));
   (*header)["msg_id"] = fresh.msg_id;
   (*header)["date"] = fresh.date;
   auto copy = std::make_shared<Record>();

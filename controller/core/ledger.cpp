@@ -13,6 +13,7 @@ std::vector<std::string> ids(const std::list<RecordPtr>& list) {
 }
 
 constexpr std::size_t kOutputLimit = std::size_t{16} << 20U;  // bytes of a stream that are kept
+constexpr std::size_t kRecordBytes = 4096;  // what a small request takes in all, measured
 constexpr std::string_view kCut = "\n[the rest of the output was not kept]\n";
 
 void append(std::string& output, std::string_view text) {
@@ -29,10 +30,18 @@ Ledger::List& Ledger::list_for(const Record& record) {
   return record.queue == Queue::task ? engine.tasks : engine.queue;
 }
 
+std::size_t Ledger::bytes_of(const Record& record) {
+  const Parts& parts = record.request;
+  const std::size_t shared = parts.header.size() + parts.metadata.size() + parts.content.size();
+  return kRecordBytes + (record.queue == Queue::broadcast ? shared : parts.size());
+}
+
 void Ledger::submit(const RecordPtr& record) {
   if (where_.contains(record->msg_id)) return;
   List& list = list_for(*record);
-  where_[record->msg_id] = Place{&list, list.insert(list.end(), record)};
+  const std::size_t bytes = bytes_of(*record);
+  pending_bytes_ += bytes;
+  where_[record->msg_id] = Place{&list, list.insert(list.end(), record), bytes};
   store_.add(record);
 }
 
@@ -52,6 +61,7 @@ void Ledger::finish(const std::string& msg_id, Parts result, protocol::Timestamp
   const RecordPtr record = find_anywhere(msg_id);
   if (!record) return;
   if (const auto found = where_.find(msg_id); found != where_.end()) {
+    pending_bytes_ -= found->second.bytes;
     found->second.list->erase(found->second.at);
     where_.erase(found);  // whose key is in the record
     if (const auto engine = engines_.find(record->engine); engine != engines_.end()) {

@@ -42,6 +42,8 @@ class Ledger {
   RecordPtr find(const std::string& msg_id) const;  // null when it is not on its way
   bool pending(const std::string& msg_id) const { return where_.contains(msg_id); }
   std::size_t pending_count() const { return where_.size(); }
+  // Of requests without a result; the buffers of a broadcast, which its parts share, left out.
+  std::size_t pending_bytes() const { return pending_bytes_; }
   std::size_t unassigned_count() const { return unassigned_.size(); }
 
   std::vector<RecordPtr> outstanding() const;
@@ -67,6 +69,7 @@ class Ledger {
   struct Place {
     List* list;
     List::iterator at;
+    std::size_t bytes = 0;
   };
   struct Engine {
     List queue;
@@ -75,6 +78,7 @@ class Ledger {
     std::uint64_t completed_count = 0;
   };
 
+  static std::size_t bytes_of(const Record& record);
   List& list_for(const Record& record);
   RecordPtr find_anywhere(const std::string& msg_id);
 
@@ -83,6 +87,7 @@ class Ledger {
   std::unordered_map<std::string_view, Place> where_;  // by the records' own msg_ids
   std::unordered_map<std::string, Engine> engines_;    // by uuid; nodes don't move
   List unassigned_;
+  std::size_t pending_bytes_ = 0;
 };
 
 }  // namespace ddipp::controller

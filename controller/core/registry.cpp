@@ -10,15 +10,18 @@ bool Registry::id_is_free(int id) const {
                       [id](const auto& entry) { return entry.second.engine.id == id; });
 }
 
-Result<int> Registry::begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline) {
+Result<int> Registry::begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline,
+                            std::string route) {
   if (uuid.empty()) return Failure{std::string("the uuid is empty")};
   if (id_of_.contains(uuid) || pending_.contains(uuid)) {
     return Failure{"uuid '" + uuid + "' in use"};
   }
-  int id = next_id_;
-  if (wish && id_is_free(*wish)) id = *wish;
+  // The last ids are left alone: there has to be a next one.
+  const bool granted = wish && *wish < kMaxId && id_is_free(*wish);
+  const int id = granted ? *wish : next_id_;
+  if (id >= kMaxId) return Failure{std::string("there are no more ids")};
   next_id_ = std::max(next_id_, id + 1);
-  pending_[uuid] = Pending{Engine{id, uuid}, deadline};
+  pending_[uuid] = Pending{Engine{id, uuid, std::move(route)}, deadline};
   return id;
 }
 
@@ -33,7 +36,8 @@ std::optional<Engine> Registry::finish(const std::string& uuid) {
 }
 
 bool Registry::restore(const Engine& engine) {
-  if (!id_is_free(engine.id) || id_of_.contains(engine.uuid) || pending_.contains(engine.uuid)) {
+  if (engine.id >= kMaxId || !id_is_free(engine.id) || id_of_.contains(engine.uuid) ||
+      pending_.contains(engine.uuid)) {
     return false;
   }
   engines_[engine.id] = engine;
@@ -84,10 +88,28 @@ std::optional<TimePoint> Registry::next_deadline() const {
   return earliest;
 }
 
-std::optional<Engine> Registry::find(const std::string& uuid) const {
+const Engine* Registry::get(const std::string& uuid) const {
   const auto found = id_of_.find(uuid);
-  if (found == id_of_.end()) return std::nullopt;
-  return engines_.at(found->second);
+  return found == id_of_.end() ? nullptr : &engines_.at(found->second);
+}
+
+std::optional<Engine> Registry::find(const std::string& uuid) const {
+  const Engine* engine = get(uuid);
+  return engine == nullptr ? std::nullopt : std::optional(*engine);
+}
+
+bool Registry::has_route(const std::string& uuid) const {
+  if (const Engine* engine = get(uuid)) return !engine->route.empty();
+  const auto found = pending_.find(uuid);
+  return found != pending_.end() && !found->second.engine.route.empty();
+}
+
+bool Registry::has_stock_engine() const {
+  const auto is_stock = [](const Engine& engine) { return engine.route.empty(); };
+  return std::any_of(engines_.begin(), engines_.end(),
+                     [&](const auto& entry) { return is_stock(entry.second); }) ||
+         std::any_of(pending_.begin(), pending_.end(),
+                     [&](const auto& entry) { return is_stock(entry.second.engine); });
 }
 
 }  // namespace ddipp::controller

@@ -23,7 +23,8 @@ std::string child_id(const std::string& msg_id, const std::string& engine) {
 // [client, delimiter, signature, header, parent header, metadata, content, buffers...]
 void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = services_.session.verify(frames);
+  const auto envelope =
+      services_.session.verify(frames, services_.guards[GuardOf::broadcast_requests]);
   if (!envelope || envelope->delimiter != 1) {
     const auto why = envelope ? "it has no sender" : describe(envelope.error());
     return services_.complaints.add(kName, why, now);
@@ -50,6 +51,7 @@ void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_poin
   // The list of all targets grows with the engines: each gets its own entry only.
   Record child = *whole;
   child.request.metadata.clear();
+  std::optional<std::string> buffers_code;
   for (const Json& target : targets) {
     (*metadata)["targets"] = Json::array({target});
     child.engine = target[0].get<std::string>();
@@ -57,24 +59,28 @@ void BroadcastChannel::on_request(net::Multipart& message, net::Clock::time_poin
     (*header)["msg_id"] = child.msg_id;
     child.request.header = protocol::pack(*header, child.packing);
     child.request.metadata = protocol::pack(*metadata, child.packing);
-    send(std::make_shared<Record>(child), now);
+    send(std::make_shared<Record>(child), now, buffers_code);
   }
 }
 
-void BroadcastChannel::send(const RecordPtr& child, net::Clock::time_point now) {
+void BroadcastChannel::send(const RecordPtr& child, net::Clock::time_point now,
+                            std::optional<std::string>& buffers_code) {
   if (!services_.registry.contains(child->engine)) {
     return fail(*child, "EngineError",
                 "there is no engine with uuid " + child->engine + " (it is gone)");
   }
   ledger_.submit(child);
   outlet_.send(child->engine,
-               request_frames(*child, {child->engine, child->client}, services_.session), now);
+               request_frames(*child, {child->engine, child->client}, services_.session), now,
+               &buffers_code);
 }
 
 // [engine, client, delimiter, ...]
 void BroadcastChannel::on_reply(net::Multipart& message, net::Clock::time_point now) {
+  name_by_uuid(message);
   const auto frames = net::views(message);
-  const auto envelope = services_.session.verify(frames);
+  const auto envelope =
+      services_.session.verify(frames, services_.guards[GuardOf::broadcast_replies]);
   if (!envelope || envelope->delimiter < 2) {
     const auto why = envelope ? "it names no receiver" : describe(envelope.error());
     return services_.complaints.add("broadcast replies", why, now);
@@ -92,7 +98,7 @@ void BroadcastChannel::on_reply(net::Multipart& message, net::Clock::time_point 
   net::send(channel_.front, message);
 }
 
-void BroadcastChannel::coalesce(net::Multipart& message, const protocol::Envelope& envelope,
+void BroadcastChannel::coalesce(net::Multipart& message, const protocol::Verified& envelope,
                                 const Json& metadata) {
   const auto original = metadata.find("original_msg_id");
   if (original == metadata.end() || !original->is_string()) return;
@@ -119,7 +125,7 @@ void BroadcastChannel::coalesce(net::Multipart& message, const protocol::Envelop
 
 void BroadcastChannel::send_joined(Pending& pending) {
   const auto frames = net::views(pending.reply);
-  const auto envelope = protocol::locate(frames);
+  const auto envelope = services_.session.reopen(frames);
   if (!envelope) return;
   auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
   if (!metadata) return;
@@ -138,7 +144,7 @@ void BroadcastChannel::send_joined(Pending& pending) {
     for (auto& buffer : found->second) joined.push_back(std::move(buffer));
   }
   const auto views = net::views(joined);
-  const auto joined_envelope = protocol::locate(views);
+  const auto joined_envelope = services_.session.reopen(views);
   ledger_.finish(pending.record->msg_id, parts_of(*joined_envelope, joined),
                  std::chrono::system_clock::now());
   net::send(channel_.front, joined);
@@ -168,13 +174,13 @@ void BroadcastChannel::fail(const Record& record, const std::string& name, const
   }
   reply.frames.insert(reply.frames.begin(), net::make_frame(engine));  // as if it had sent it
   const auto views = net::views(reply.frames);
-  const auto envelope = protocol::locate(views);
+  const auto envelope = services_.session.reopen(views);
   if (envelope) coalesce(reply.frames, *envelope, *metadata);
 }
 
 void BroadcastChannel::tick(net::Clock::time_point now) {
   outlet_.retry(now, [this](const std::string& engine, net::Multipart& message) {
-    const auto record = ledger_.find(request_id(message, services_.session.packing()));
+    const auto record = ledger_.find(request_id(message, services_.session));
     if (record) fail(*record, "EngineError", "engine " + engine + " can't be reached");
   });
 }

@@ -16,7 +16,10 @@ namespace ddipp::controller {
 class BroadcastChannel {
  public:
   BroadcastChannel(Channel& channel, const ChannelServices& services, Ledger& ledger)
-      : channel_(channel), services_(services), ledger_(ledger), outlet_(channel.back) {}
+      : channel_(channel),
+        services_(services),
+        ledger_(ledger),
+        outlet_(channel.back, services, protocol::RelayChannel::broadcast) {}
 
   void on_request(net::Multipart& message, net::Clock::time_point now);
   void on_reply(net::Multipart& message, net::Clock::time_point now);
@@ -39,9 +42,10 @@ class BroadcastChannel {
     bool failed = false;
   };
 
-  void send(const RecordPtr& child, net::Clock::time_point now);
+  void send(const RecordPtr& child, net::Clock::time_point now,
+            std::optional<std::string>& buffers_code);
   // `message` is [engine, client, delimiter, ...].
-  void coalesce(net::Multipart& message, const protocol::Envelope& envelope,
+  void coalesce(net::Multipart& message, const protocol::Verified& envelope,
                 const protocol::Json& metadata);
   void send_joined(Pending& pending);
 

@@ -13,16 +13,27 @@ namespace ddipp::controller {
 
 class DirectChannel {
  public:
-  // `name` is for the log.
-  DirectChannel(std::string name, Channel& channel, const ChannelServices& services, Ledger& ledger)
-      : name_(std::move(name)),
+  // What is different between mux and control.
+  struct Kind {
+    std::string name;  // for the log
+    protocol::RelayChannel relay;
+    GuardOf requests, replies;
+  };
+
+  DirectChannel(Kind kind, Channel& channel, const ChannelServices& services, Ledger& ledger)
+      : kind_(std::move(kind)),
         channel_(channel),
         services_(services),
         ledger_(ledger),
-        outlet_(channel.back) {}
+        outlet_(channel.back, services, kind_.relay) {}
 
   void on_request(net::Multipart& message, net::Clock::time_point now);
   void on_reply(net::Multipart& message, net::Clock::time_point now);
+
+  // A message of the controller's own: [engine's uuid, sender, delimiter, ...].
+  void send(const std::string& engine, net::Multipart message, net::Clock::time_point now) {
+    outlet_.send(engine, std::move(message), now);
+  }
 
   // Answers what the engine has not answered.
   void remove_engine(const Engine& engine, const std::string& why);
@@ -35,7 +46,7 @@ class DirectChannel {
   std::optional<net::Clock::time_point> next_deadline() const { return outlet_.next_deadline(); }
 
  private:
-  std::string name_;
+  Kind kind_;
   Channel& channel_;
   ChannelServices services_;
   Ledger& ledger_;

@@ -14,26 +14,24 @@ bool is_kept(const std::string& type) {
 
 }  // namespace
 
-std::optional<std::string> OutputRecorder::look_at(const net::Multipart& message,
-                                                   net::Clock::time_point now) {
-  const auto frames = net::views(message);
+OutputRecorder::Seen OutputRecorder::look_at(const net::Multipart& message,
+                                             net::Clock::time_point now) {
   const auto packing = services_.session.packing();
-  auto envelope = protocol::locate(frames);
-  std::string type;
-  if (envelope) protocol::read_texts(envelope->header, packing, {{"msg_type", type}});
-  if (!is_kept(type)) return std::nullopt;
-  envelope = services_.session.verify(frames);
+  const auto envelope =
+      services_.session.verify(net::views(message), services_.guards[GuardOf::output]);
   if (!envelope) {
     services_.complaints.add("iopub", describe(envelope.error()), now);
-    return std::nullopt;
+    return {};
   }
+  const std::string& type = envelope->msg_type;
+  if (!is_kept(type)) return {true, std::nullopt};
   if (type == protocol::ShutdownReply::type) {
     std::string session;
     protocol::read_texts(envelope->header, packing, {{"session", session}});
-    return session;
+    return {true, session};
   }
   record(type, parent_id(*envelope, packing), envelope->content);
-  return std::nullopt;
+  return {true, std::nullopt};
 }
 
 void OutputRecorder::record(const std::string& type, const std::string& msg_id,

@@ -1,5 +1,5 @@
-// Looks at what engines publish as it goes by: keeps the output of requests with their records and
-// sees an engine say that it shuts down.
+// Looks at what engines publish as it goes by: stops what no holder of the key has signed, keeps
+// the output of requests with their records and sees an engine say that it shuts down.
 #pragma once
 
 #include <optional>
@@ -16,8 +16,12 @@ class OutputRecorder {
   OutputRecorder(const ChannelServices& services, Ledger& ledger)
       : services_(services), ledger_(ledger) {}
 
-  // The uuid of an engine that shuts down. Leaves the message as it is.
-  std::optional<std::string> look_at(const net::Multipart& message, net::Clock::time_point now);
+  struct Seen {
+    bool genuine = false;              // clients may see it
+    std::optional<std::string> ended;  // uuid of an engine that shuts down
+  };
+  // Leaves the message as it is.
+  Seen look_at(const net::Multipart& message, net::Clock::time_point now);
 
  private:
   void record(const std::string& type, const std::string& msg_id, std::string_view content);

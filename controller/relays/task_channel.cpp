@@ -45,7 +45,7 @@ Result<TaskRequest> read_request(const std::string& id, const Json& metadata) {
 // [client, delimiter, ...]
 void TaskChannel::on_request(net::Multipart& message, net::Clock::time_point now) {
   const auto frames = net::views(message);
-  const auto envelope = services_.session.verify(frames);
+  const auto envelope = services_.session.verify(frames, services_.guards[GuardOf::task_requests]);
   if (!envelope || envelope->delimiter != 1) {
     const auto why = envelope ? "it has no sender" : describe(envelope.error());
     return services_.complaints.add(kName, why, now);
@@ -53,6 +53,8 @@ void TaskChannel::on_request(net::Multipart& message, net::Clock::time_point now
   const auto record = make_record(*envelope, message, services_.session.packing(),
                                   std::string(frames[0]), "", Queue::task);
   if (!record) return services_.complaints.add(kName, "its header can't be read", now);
+  const auto why = services_.refusal(ledger_, *record);
+  if (!why.empty()) return fail(*record, "MemoryError", why);
   submit(record, std::move(message), now);
 }
 
@@ -69,7 +71,7 @@ void TaskChannel::submit(const RecordPtr& record, net::Multipart frames,
   if (ledger_.pending(record->msg_id)) {
     return services_.complaints.add(kName, "a task with its msg_id is on its way", now);
   }
-  stored_[record->msg_id] = std::move(frames);
+  stored_[record->msg_id] = {std::move(frames), std::nullopt};
   ledger_.submit(record);
   const auto metadata = protocol::unpack(record->request.metadata, record->packing);
   auto request = metadata ? read_request(record->msg_id, *metadata) : Failure{metadata.error()};
@@ -83,8 +85,9 @@ void TaskChannel::submit(const RecordPtr& record, net::Multipart frames,
 
 // [engine, client, delimiter, ...]
 void TaskChannel::on_reply(net::Multipart& message, net::Clock::time_point now) {
+  name_by_uuid(message);
   const auto frames = net::views(message);
-  const auto envelope = services_.session.verify(frames);
+  const auto envelope = services_.session.verify(frames, services_.guards[GuardOf::task_replies]);
   if (!envelope || envelope->delimiter < 2) {
     const auto why = envelope ? "it names no receiver" : describe(envelope.error());
     return services_.complaints.add("task results", why, now);
@@ -149,12 +152,12 @@ void TaskChannel::perform(const Assign& action) {
   if (found == stored_.end()) return;
   ledger_.assign(action.task, action.engine);
   net::Multipart copy;
-  copy.reserve(found->second.size() + 1);
+  copy.reserve(found->second.frames.size() + 2);
   copy.push_back(net::make_frame(action.engine));
-  for (auto& frame : found->second) {
+  for (auto& frame : found->second.frames) {
     copy.emplace_back().copy(frame);  // shares the memory
   }
-  outlet_.send(action.engine, std::move(copy), net::Clock::now());
+  outlet_.send(action.engine, std::move(copy), net::Clock::now(), &found->second.buffers_code);
 }
 
 void TaskChannel::perform(const Fail& action) {

@@ -21,7 +21,7 @@ class TaskChannel {
         services_(services),
         ledger_(ledger),
         scheduler_(std::move(options)),
-        outlet_(channel.back) {}
+        outlet_(channel.back, services, protocol::RelayChannel::task) {}
 
   void on_request(net::Multipart& message, net::Clock::time_point now);
   void on_reply(net::Multipart& message, net::Clock::time_point now);
@@ -46,7 +46,11 @@ class TaskChannel {
   Ledger& ledger_;
   TaskScheduler scheduler_;
   EngineOutlet outlet_;
-  std::unordered_map<std::string, net::Multipart> stored_;  // [client, delimiter, ...] by msg_id
+  struct Stored {
+    net::Multipart frames;                    // [client, delimiter, ...]
+    std::optional<std::string> buffers_code;  // once it was needed
+  };
+  std::unordered_map<std::string, Stored> stored_;  // by msg_id
 };
 
 }  // namespace ddipp::controller

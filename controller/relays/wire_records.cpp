@@ -2,7 +2,10 @@
 
 #include <array>
 
+#include <fmt/format.h>
+
 #include "controller/core/routing.hpp"
+#include "controller/relays/channel_services.hpp"
 #include "protocol/content.hpp"
 #include "protocol/extensions.hpp"
 #include "protocol/fields.hpp"
@@ -12,7 +15,7 @@ namespace ddipp::controller {
 
 using protocol::Json;
 
-Parts parts_of(const protocol::Envelope& envelope, net::Multipart& message) {
+Parts parts_of(const protocol::Verified& envelope, net::Multipart& message) {
   Parts parts{std::string(envelope.header),
               std::string(envelope.metadata),
               std::string(envelope.content),
@@ -24,13 +27,25 @@ Parts parts_of(const protocol::Envelope& envelope, net::Multipart& message) {
   return parts;
 }
 
-RecordPtr make_record(const protocol::Envelope& envelope, net::Multipart& message,
+std::string ChannelServices::refusal(const Ledger& ledger, const Record& record) const {
+  const std::size_t bytes = record.request.size();
+  if (ledger.pending_bytes() + bytes <= queue_limit) return {};
+  constexpr double kMiB = 1 << 20;
+  return fmt::format(
+      "the controller holds {:.1f} MiB of requests that have no result yet, and this one has "
+      "{:.1f} "
+      "MiB more; --queue-limit allows {:.1f} MiB. Wait for results, or raise the limit",
+      static_cast<double>(ledger.pending_bytes()) / kMiB, static_cast<double>(bytes) / kMiB,
+      static_cast<double>(queue_limit) / kMiB);
+}
+
+RecordPtr make_record(const protocol::Verified& envelope, net::Multipart& message,
                       protocol::Packing packing, std::string client, std::string engine,
                       Queue queue) {
+  if (envelope.msg_id.empty()) return nullptr;
   auto record = std::make_shared<Record>();
-  protocol::read_texts(envelope.header, packing,
-                       {{"msg_id", record->msg_id}, {"msg_type", record->msg_type}});
-  if (record->msg_id.empty()) return nullptr;
+  record->msg_id = envelope.msg_id;
+  record->msg_type = envelope.msg_type;
   record->client = std::move(client);
   record->engine = std::move(engine);
   record->queue = queue;
@@ -82,16 +97,12 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
   return {net::make_multipart(session.seal(reply)), std::move(parts)};
 }
 
-std::string request_id(const net::Multipart& message, protocol::Packing packing) {
-  const auto frames = net::views(message);
-  std::string msg_id;
-  if (const auto envelope = protocol::locate(frames)) {
-    protocol::read_texts(envelope->header, packing, {{"msg_id", msg_id}});
-  }
-  return msg_id;
+std::string request_id(const net::Multipart& message, const protocol::Session& session) {
+  const auto parts = session.reopen(net::views(message));
+  return parts ? parts->msg_id : "";
 }
 
-std::string parent_id(const protocol::Envelope& envelope, protocol::Packing packing) {
+std::string parent_id(const protocol::Verified& envelope, protocol::Packing packing) {
   std::string msg_id;
   protocol::read_texts(envelope.parent_header, packing, {{"msg_id", msg_id}});
   return msg_id;

@@ -10,10 +10,10 @@
 namespace ddipp::controller {
 
 // Copies the small parts, shares the buffers.
-Parts parts_of(const protocol::Envelope& envelope, net::Multipart& message);
+Parts parts_of(const protocol::Verified& envelope, net::Multipart& message);
 
 // A request as a new record; null when its header has no msg_id.
-RecordPtr make_record(const protocol::Envelope& envelope, net::Multipart& message,
+RecordPtr make_record(const protocol::Verified& envelope, net::Multipart& message,
                       protocol::Packing packing, std::string client, std::string engine,
                       Queue queue);
 
@@ -35,9 +35,9 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
                        const protocol::Json& ours = nullptr);
 
 // The msg_id of a whole message that was verified before, "" when there is none.
-std::string request_id(const net::Multipart& message, protocol::Packing packing);
+std::string request_id(const net::Multipart& message, const protocol::Session& session);
 
 // The parent's msg_id, "" when there is none.
-std::string parent_id(const protocol::Envelope& envelope, protocol::Packing packing);
+std::string parent_id(const protocol::Verified& envelope, protocol::Packing packing);
 
 }  // namespace ddipp::controller

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <stdexcept>
 
 #include "controller/core/memory_store.hpp"
@@ -79,7 +80,8 @@ void bind(SQLite::Statement& statement, int index, const Record& record, std::st
   }
   const Json value = field(record, key);
   if (value.is_null()) return statement.bind(index);
-  if (!value.is_string()) return statement.bind(index, value.dump());
+  if (!value.is_string())
+    return statement.bind(index, protocol::pack(value, protocol::Packing::json));
   const auto& text = value.get_ref<const std::string&>();
   statement.bind(index, is_date_key(key) ? sql_date(text) : text);
 }
@@ -275,6 +277,7 @@ StoreResult<std::vector<RecordPtr>> SqliteStore::find(const Query& query, bool b
   flush();
   const Where where = where_of(query);
   std::vector<RecordPtr> found;
+  std::set<std::string_view> rows;  // of those that are not written yet
   try {
     std::string columns;
     for (const auto key : kRecordKeys) {
@@ -289,6 +292,7 @@ StoreResult<std::vector<RecordPtr>> SqliteStore::find(const Query& query, bool b
       const std::string msg_id = select.getColumn(0).getString();
       const auto live = live_.find(msg_id);
       const auto dirty = dirty_.find(msg_id);
+      if (dirty != dirty_.end()) rows.insert(dirty->first);
       auto record = live != live_.end()     ? live->second
                     : dirty != dirty_.end() ? dirty->second.record
                                             : read(select, buffers);
@@ -296,6 +300,12 @@ StoreResult<std::vector<RecordPtr>> SqliteStore::find(const Query& query, bool b
     }
   } catch (const SQLite::Exception& error) {
     return Failure{store_error(error)};
+  }
+  // On a full disk what is new, or has become what is asked for, is in memory only.
+  for (const auto& id : dirty_order_) {
+    const auto dirty = dirty_.find(id);
+    if (dirty == dirty_.end() || !rows.insert(dirty->first).second) continue;
+    if (matches(query, *dirty->second.record)) found.push_back(dirty->second.record);
   }
   return found;
 }
@@ -360,6 +370,10 @@ StoreResult<std::vector<std::string>> SqliteStore::history() {
                              "SELECT msg_id FROM " + sql_name(table_) +
                                  " WHERE submitted IS NOT NULL ORDER BY submitted, rowid");
     while (select.executeStep()) ids.push_back(select.getColumn(0).getString());
+    for (const auto& id : dirty_order_) {
+      const auto dirty = dirty_.find(id);
+      if (dirty != dirty_.end() && !dirty->second.inserted) ids.push_back(id);
+    }
     return ids;
   } catch (const SQLite::Exception& error) {
     return Failure{store_error(error)};

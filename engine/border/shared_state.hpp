@@ -20,21 +20,23 @@ class LastWords {
   void append(std::string_view text) {
     if (text.size() > kSize) text.remove_prefix(text.size() - kSize);
     const std::uint64_t start = written_.fetch_add(text.size());
-    for (std::size_t i = 0; i < text.size(); ++i) bytes_[(start + i) % kSize] = text[i];
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      bytes_[(start + i) % kSize].store(text[i], std::memory_order_relaxed);
+    }
   }
 
   std::string text() const {
     const std::uint64_t end = written_.load();
     const std::uint64_t begin = end - std::min<std::uint64_t>(end, kSize);
     std::string result;
-    for (std::uint64_t i = begin; i < end; ++i) result += bytes_[i % kSize];
+    for (std::uint64_t i = begin; i < end; ++i) result += bytes_[i % kSize].load();
     return result;
   }
 
  private:
   static constexpr std::size_t kSize = 4096;
   std::atomic<std::uint64_t> written_{0};
-  std::array<char, kSize> bytes_{};
+  std::array<std::atomic<char>, kSize> bytes_{};
 };
 
 struct SharedState {

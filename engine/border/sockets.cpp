@@ -34,8 +34,8 @@ protocol::HostNames own_names() {
 
 }  // namespace
 
-Sockets::Sockets(const protocol::EngineConnection& connection, std::string uuid)
-    : connection_(connection), uuid_(std::move(uuid)) {
+Sockets::Sockets(const protocol::EngineConnection& connection, std::string identity)
+    : connection_(connection), identity_(std::move(identity)) {
   const auto interface = protocol::parse_interface(connection_.common.interface);
   if (!interface) throw std::runtime_error(interface.error());
   ipc_ = interface->transport == "ipc";
@@ -55,7 +55,7 @@ std::string Sockets::url(int port) const {
 
 zmq::socket_t Sockets::make(zmq::socket_type type) {
   zmq::socket_t socket(context_, type);
-  socket.set(zmq::sockopt::routing_id, uuid_);
+  socket.set(zmq::sockopt::routing_id, identity_);
   socket.set(zmq::sockopt::sndhwm, 0);
   socket.set(zmq::sockopt::rcvhwm, 0);
   socket.set(zmq::sockopt::linger, 1000);
@@ -67,10 +67,11 @@ std::string Sockets::presence_topic() const {
   const bool local = ipc_ || host_.starts_with("tcp://127.");
   const auto prefix =
       local ? protocol::extensions::kLocalPresence : protocol::extensions::kRemotePresence;
-  return std::string(prefix) + uuid_;
+  return std::string(prefix) + identity_;
 }
 
-void Sockets::connect_channels(int id) {
+void Sockets::connect_channels(int id, std::string identity) {
+  identity_ = std::move(identity);
   shell = make(zmq::socket_type::router);
   shell.connect(url(connection_.mux));
   shell.connect(url(connection_.task));
@@ -108,7 +109,11 @@ std::set<int> Sockets::ports() const {
   return ports;
 }
 
-BoundPorts Sockets::bind_kernel() {
+BoundPorts Sockets::bind_kernel(const std::string& identity) {
+  // For the connections to come; those to the controller keep theirs.
+  shell.set(zmq::sockopt::routing_id, identity);
+  control.set(zmq::sockopt::routing_id, identity);
+  identity_ = identity;
   standard_input = make(zmq::socket_type::router);
   heartbeat = make(zmq::socket_type::rep);
   const auto bind = [this](zmq::socket_t& socket) {

@@ -1,5 +1,5 @@
-// The sockets of an engine, all connected to the controller, all with the engine's uuid as
-// identity.
+// The sockets of an engine, all connected to the controller, all with the same identity: a route
+// with a controller of ours, the engine's uuid with another one.
 #pragma once
 
 #include <set>
@@ -16,13 +16,14 @@ namespace ddipp::engine {
 class Sockets {
  public:
   // Connects the registrar only. Throws std::runtime_error for an interface that can't be used.
-  Sockets(const protocol::EngineConnection& connection, std::string uuid);
+  Sockets(const protocol::EngineConnection& connection, std::string identity);
 
-  // The rest, once the engine has its id.
-  void connect_channels(int id);
+  // The rest, once the engine has its id and knows its controller.
+  void connect_channels(int id, std::string identity);
 
-  // Lets Jupyter frontends of this machine connect too. Throws zmq::error_t.
-  BoundPorts bind_kernel();
+  // Lets Jupyter frontends of this machine connect too, who get to see `identity`. Throws
+  // zmq::error_t.
+  BoundPorts bind_kernel(const std::string& identity);
 
   // Closes all and waits until what was sent has left, at most the linger time of a second.
   void close();
@@ -41,7 +42,7 @@ class Sockets {
   zmq::socket_t make(zmq::socket_type type);
 
   protocol::EngineConnection connection_;
-  std::string uuid_;
+  std::string identity_;
   std::string host_;  // transport://address to connect to
   bool ipc_ = false;
   std::set<int> bound_ports_;

@@ -160,6 +160,8 @@ class EngineKernel(IPythonKernel):
     async def _run_handler(
         self, channel: Channel, identities: list[bytes], request: Request
     ) -> None:
+        if request.fault:
+            raise ValueError(request.fault)
         handlers = self.control_handlers if channel.name == "control" else self.shell_handlers
         handler = handlers.get(request["msg_type"])
         if handler is None:
@@ -172,6 +174,8 @@ class EngineKernel(IPythonKernel):
                 await result
         finally:
             self._set_busy(False)
+        if not request.replied:  # ipykernel logs what it can't use, and lets its sender wait
+            self._reply_failure(channel, identities, request, ValueError("it can't be used"))
 
     def _set_busy(self, busy: bool) -> None:
         # SIGINT is raised in Python only between these two; see main.on_sigint.
@@ -234,7 +238,9 @@ class EngineKernel(IPythonKernel):
 
     def init_metadata(self, parent: dict[str, Any]) -> dict[str, Any]:
         """Return the metadata that a reply starts with."""
-        asked = parent.get("metadata", {})
+        asked = parent.get("metadata")
+        if not isinstance(asked, dict):  # it comes from a peer
+            asked = {}
         return {
             "started": utcnow(),
             "dependencies_met": True,

@@ -43,6 +43,7 @@ class Request(dict):
 
     raw_header: bytes = b"{}"
     replied: bool = False
+    fault: str = ""  # why it can't be run
 
 
 class EngineSession(Session):
@@ -122,13 +123,16 @@ class EngineSession(Session):
     ) -> tuple[Channel, list[bytes], Request]:
         """Unpack what ``_ddipp_engine.take()`` returned."""
         number, identities, header, parent, metadata, content, buffers = raw
-        request = Request(
-            header=self.unpack(header),
-            parent_header={} if parent == b"{}" else self.unpack(parent),
-            metadata={} if metadata == b"{}" else self.unpack(metadata),
-            content={} if content == b"{}" else self.unpack(content),
-            buffers=buffers,
-        )
+        request = Request(header=self.unpack(header), buffers=buffers)  # the io thread has read it
+        for name, packed in ("parent_header", parent), ("metadata", metadata), ("content", content):
+            try:
+                request[name] = {} if packed == b"{}" else self.unpack(packed)
+            except (ValueError, RecursionError, MemoryError) as error:
+                request[name] = {}
+                request.fault = f"the {name} can't be read: {type(error).__name__}: {error}"
+            if not isinstance(request[name], dict):
+                request.fault = f"the {name} is not a map but a {type(request[name]).__name__}"
+                request[name] = {}
         request["msg_id"] = request["header"]["msg_id"]
         request["msg_type"] = request["header"]["msg_type"]
         request.raw_header = header

@@ -39,7 +39,8 @@ EngineIo::EngineIo(const HostOptions& options, Shared shared)
       shared_(shared),
       session_(make_session(options)),
       empty_object_(protocol::pack(Json::object(), session_.packing())),
-      sockets_(options.connection, options.uuid),
+      sockets_(options.connection,
+               session_.signs() ? protocol::make_route(session_, options.uuid) : options.uuid),
       lifecycle_(options.lifecycle, net::Clock::now()),
       output_limit_(options.output_limit) {}
 
@@ -67,6 +68,7 @@ void EngineIo::send_registration() {
   protocol::RegistrationRequest request;
   request.uuid = options_.uuid;
   request.id = options_.id;
+  if (session_.signs()) request.relay = protocol::kRelayVersion;
   send(sockets_.registrar, {}, packed_header(protocol::RegistrationRequest::type), empty_object_,
        empty_object_, protocol::pack(request, session_.packing()));
   shared_.log.info("registering with the controller at {}", sockets_.registration_url());
@@ -92,12 +94,14 @@ void EngineIo::on_registration_reply(net::Multipart& message) {
     shared_.log.warn("asked for id {}, got {}", *options_.id, *id_);
   }
   lifecycle_.on_registered(std::chrono::milliseconds(reply->hb_period), net::Clock::now());
+  tagged_ = session_.signs() && reply->relay >= protocol::kRelayVersion;
   start_channels();
   shared_.registration.succeed(*id_);
 }
 
 void EngineIo::start_channels() {
-  sockets_.connect_channels(*id_);
+  sockets_.connect_channels(
+      *id_, tagged_ ? protocol::make_route(session_, options_.uuid) : options_.uuid);
   reactor_.add(sockets_.control,
                [this](net::Multipart& message) { on_request(ChannelName::control, message); });
   reactor_.add(sockets_.shell,

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <optional>
+#include <span>
 #include <string>
 
 #include <spdlog/logger.h>
@@ -24,6 +25,7 @@
 #include "engine/host/registration.hpp"
 #include "engine/host/stack_sampler.hpp"
 #include "protocol/net/reactor.hpp"
+#include "protocol/relay_tag.hpp"
 #include "protocol/session.hpp"
 
 namespace ddipp::engine {
@@ -75,6 +77,8 @@ class EngineIo {
   void handle(const Aborted& aborted);
   void handle(const Finish&);
 
+  // Of a verified message: whether it came by the controller as it is, and once.
+  bool admitted(const protocol::Verified& message, std::span<const std::string_view> frames);
   void on_control(Request& request);
   void abort_request(Request& request);
   void signal_request(Request& request);
@@ -122,6 +126,8 @@ class EngineIo {
   OutputHistory history_;
   std::string stdout_rest_, stderr_rest_;  // the beginning of a character, the rest still to come
   std::optional<int> id_;
+  bool tagged_ = false;  // the controller is ours: its requests have relay tags
+  protocol::RelayCheck relay_check_;
   net::Multipart held_ping_;  // came before the engine was ready; answered as soon as it is
   GpuMeter gpu_meter_;
   std::vector<PendingReport> reports_;  // wait for stack_

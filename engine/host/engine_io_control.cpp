@@ -1,6 +1,7 @@
 // Requests: those that the io thread answers itself, while Python may hold the GIL, and those that
 // it hands on.
 #include <csignal>
+#include <exception>
 
 #include "engine/host/connections.hpp"
 #include "engine/host/engine_io.hpp"
@@ -38,6 +39,11 @@ void EngineIo::on_request(ChannelName channel, net::Multipart& message) {
   if (!envelope) {
     return shared_.log.warn("ignored a request: {}", protocol::describe(envelope.error()));
   }
+  if (tagged_ && !admitted(*envelope, frames)) {
+    return shared_.log.warn(
+        "ignored a request '{}': it did not come by the controller as its sender made it",
+        envelope->msg_type);
+  }
   const auto header = protocol::unpack(envelope->header, session_.packing());
   const auto parsed = header ? protocol::parse_header(*header) : Failure{header.error()};
   if (!parsed) return shared_.log.warn("ignored a request: {}", parsed.error());
@@ -46,7 +52,10 @@ void EngineIo::on_request(ChannelName channel, net::Multipart& message) {
   request.channel = channel;
   request.msg_type = parsed->msg_type;
   request.msg_id = parsed->msg_id;
-  for (std::size_t i = 0; i < envelope->delimiter; ++i) request.identities.emplace_back(frames[i]);
+  for (std::size_t i = 0; i < envelope->delimiter; ++i) {
+    if (tagged_ && protocol::is_relay_tag(frames[i])) continue;  // it is for us
+    request.identities.emplace_back(frames[i]);
+  }
   const std::size_t first = envelope->delimiter + 2;
   request.header = std::move(message[first]);
   request.parent_header = std::move(message[first + 1]);
@@ -55,9 +64,32 @@ void EngineIo::on_request(ChannelName channel, net::Multipart& message) {
   for (std::size_t i = envelope->first_buffer; i < message.size(); ++i) {
     request.buffers.push_back(std::move(message[i]));
   }
-  if (channel == ChannelName::control) return on_control(request);
+  if (channel == ChannelName::control) {
+    try {
+      return on_control(request);
+    } catch (const std::exception& error) {
+      shared_.log.error("request '{}' could not be handled: {}", parsed->msg_type, error.what());
+      if (request.identities.empty()) return;
+      return reply(request, protocol::reply_type(parsed->msg_type),
+                   protocol::error_content("RuntimeError", error.what()), Json::object());
+    }
+  }
   if (shared_.inbox.aborted_in_advance(request.msg_id)) return answer_aborted(request);
   shared_.inbox.push(std::move(request));
+}
+
+// A Jupyter console that is attached to this engine sends without a tag, and no buffers: they are
+// what is not signed, and apply_request unpickles them.
+bool EngineIo::admitted(const protocol::Verified& message,
+                        std::span<const std::string_view> frames) {
+  const auto tag = message.delimiter == 0 ? std::string_view() : frames[message.delimiter - 1];
+  const auto buffers = frames.subspan(message.first_buffer);
+  if (!protocol::is_relay_tag(tag)) {
+    return sockets_.heartbeat && buffers.empty() &&
+           message.msg_type != protocol::ApplyRequest::type;
+  }
+  return relay_check_.accept(session_, tag, options_.uuid, message.signature,
+                             protocol::buffers_code(session_, buffers));
 }
 
 void EngineIo::on_control(Request& request) {
@@ -107,7 +139,7 @@ void EngineIo::replay_request(Request& request) {
   const auto& entries = history_.entries();
   for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
     const auto header = protocol::unpack(entry->parent_header, session_.packing());
-    const std::string id = header && header->is_object() ? header->value("msg_id", "") : "";
+    const std::string id = header ? protocol::text_in(*header, "msg_id") : "";
     if (!msg_id.empty() && id != msg_id) continue;
     answer["msg_id"] = id;
     answer["left_out"] = entry->left_out;

@@ -110,7 +110,7 @@ void EngineIo::handle(const BindKernel& bind) {
 
 // The sockets that reach the controller listen as well: replies find their way by identity.
 BoundPorts EngineIo::bind_kernel() {
-  const auto ports = sockets_.bind_kernel();
+  const auto ports = sockets_.bind_kernel(options_.uuid + "-kernel");
   reactor_.add(sockets_.heartbeat,
                [this](net::Multipart& message) { net::send(sockets_.heartbeat, message); });
   return ports;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fcntl.h>
 #include <mutex>
 #include <optional>
 #include <sys/socket.h>
@@ -66,9 +67,12 @@ class GroupGuard {
     net::raise_event(cut_event_.get());
     std::size_t count = 0;
     for (const auto& connection : connections_) {
-      // Gloo closes the descriptor of a failed connection, and it may belong to another file now.
-      if (inode(connection.fd) != connection.inode || is_listening(connection.fd)) continue;
-      if (::shutdown(connection.fd, SHUT_RDWR) == 0) ++count;
+      // Gloo closes the descriptor of a failed connection, and it may belong to another file now,
+      // or any moment: a copy stays what it is while it is looked at.
+      const net::UniqueFd held(::fcntl(connection.fd, F_DUPFD_CLOEXEC, 0));
+      if (held.get() < 0 || inode(held.get()) != connection.inode) continue;
+      if (is_listening(held.get())) continue;
+      if (::shutdown(held.get(), SHUT_RDWR) == 0) ++count;
     }
     return count;
   }

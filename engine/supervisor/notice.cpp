@@ -9,6 +9,7 @@
 #include "engine/border/sockets.hpp"
 #include "protocol/content.hpp"
 #include "protocol/net/multipart.hpp"
+#include "protocol/relay_tag.hpp"
 #include "protocol/session.hpp"
 
 namespace ddipp::engine {
@@ -33,7 +34,8 @@ void send(const WorkerStart& start, const protocol::UnregistrationRequest& conte
   const std::string body = protocol::pack(content, *packing);
   const std::array<std::string_view, 4> parts{header, empty, empty, body};
 
-  Sockets sockets(*connection, identity);
+  Sockets sockets(*connection,
+                  session->signs() ? protocol::make_route(*session, identity) : identity);
   net::Multipart message;
   message.push_back(net::make_frame(protocol::kDelimiter));
   message.push_back(net::make_frame(session->sign(parts)));

@@ -470,3 +470,34 @@ TEST_CASE("a cell that failed on one engine is ended on the others when no clien
     CHECK(ended(60s) == others);
   }
 }
+
+TEST_CASE("an engine that knows routes gets one, and stays known by it when it is lost") {
+  MemoryStore store{MemoryStoreOptions{}};
+  Ledger ledger{store};
+  HubOptions options;
+  options.heart = {1000ms, 0};
+  options.make_header = [](const std::string& type) { return Header{"id", type, "", "", "", ""}; };
+  options.make_route = [](const std::string& uuid) { return uuid + ".code"; };
+  Hub hub(options, ledger, store, kStart);
+  Message request;
+  request.header.msg_type = "registration_request";
+  request.content = {{"uuid", "ours"}, {"ddipp_relay", 1}};
+  hub.on_query("peer", request, kStart);
+  auto actions = hub.take_actions();
+  const auto* reply = std::get_if<Reply>(&actions.back());
+  REQUIRE(reply != nullptr);
+  CHECK(reply->content["ddipp_relay"] == 1);
+  CHECK(hub.has_route("ours"));
+  hub.on_pong("ours", "1", kStart);
+  CHECK(hub.registry().get("ours")->route == "ours.code");
+  hub.on_presence("ours", false, false, kStart);
+  hub.tick(kStart + 10s);
+  CHECK_FALSE(hub.registry().contains("ours"));
+  CHECK(hub.has_route("ours"));  // it may come back
+
+  request.content = {{"uuid", "stock"}};
+  hub.on_query("peer", request, kStart);
+  CHECK_FALSE(hub.has_route("stock"));
+  actions = hub.take_actions();
+  CHECK_FALSE(std::get<Reply>(actions.back()).content.contains("ddipp_relay"));
+}

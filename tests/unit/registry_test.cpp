@@ -1,5 +1,6 @@
 #include "controller/core/registry.hpp"
 
+#include <limits>
 #include <random>
 #include <set>
 
@@ -91,4 +92,33 @@ TEST_CASE("in any order of events ids stay unique and both directions agree") {
       }
     }
   }
+}
+
+TEST_CASE("the highest number is no id, and ids end with an error") {
+  Registry registry;
+  CHECK(*registry.begin("a", std::numeric_limits<int>::max(), kStart) == 0);
+  CHECK(*registry.begin("b", kMaxId - 1, kStart) == kMaxId - 1);
+  CHECK(registry.begin("c", {}, kStart).error() == "there are no more ids");
+  CHECK(*registry.begin("d", 7, kStart) == 7);
+  registry.reserve_ids(std::numeric_limits<int>::max());
+  CHECK(registry.next_id() == kMaxId);
+  CHECK_FALSE(registry.restore({std::numeric_limits<int>::max(), "e"}));
+}
+
+TEST_CASE("who connects by a route of its own is no stock engine") {
+  Registry registry;
+  CHECK_FALSE(registry.has_stock_engine());
+  CHECK(registry.begin("ours", {}, kStart, "ours.code"));
+  CHECK(registry.has_route("ours"));
+  CHECK(registry.finish("ours")->route == "ours.code");
+  CHECK(registry.get("ours")->route == "ours.code");
+  CHECK(registry.has_route("ours"));
+  CHECK_FALSE(registry.has_stock_engine());
+  CHECK(registry.begin("stock", {}, kStart));
+  CHECK(registry.has_stock_engine());
+  CHECK_FALSE(registry.has_route("stock"));
+  registry.finish("stock");
+  CHECK(registry.has_stock_engine());
+  registry.remove(1);
+  CHECK_FALSE(registry.has_stock_engine());
 }
