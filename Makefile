@@ -120,7 +120,7 @@ FUZZ_SECONDS ?= 15
 fuzz: build/stamps/clang ## Fuzz the parsers of what peers send, FUZZ_SECONDS=15 each
 	@cmake --preset fuzz > build/stamps/fuzz.log || (cat build/stamps/fuzz.log; false)
 	@cmake --build --preset fuzz -j $(JOBS) | tail -1
-	@for name in frames metadata query pickle; do \
+	@for name in frames metadata query pickle packing connection; do \
 	  mkdir -p build/fuzz/corpus-$$name; \
 	  build/fuzz/bin/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name tests/fuzz/corpus/$$name \

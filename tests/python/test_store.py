@@ -207,6 +207,9 @@ def test_a_full_disk_fails_no_request(cluster: Cluster):
     wait_for(lambda: "results can't be written to" in controller.log.read_text())
     assert client[0].apply_sync(lambda: 5) == 5
     assert controller.log.read_text().count("results can't be written to") == 1
+    # What is not written yet is not missing.
+    assert len(client.db_query({}, keys=["msg_id"])) == 6
+    assert len(client.hub_history()) == 6
 
 
 def test_the_table_has_the_columns_that_stock_expects(cluster: Cluster):
