@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,11 @@ QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVN
 
 
 def wait_for_file(path: Path) -> None:
-    while not path.exists():
+    """Wait until a connection file is whole: stock writes it in place."""
+    while True:
+        with suppress(FileNotFoundError, ValueError):
+            json.loads(path.read_text())
+            return
         time.sleep(0.001)
 
 

@@ -12,6 +12,12 @@ inline std::string environment(const char* name) {
   return value == nullptr ? std::string() : std::string(value);
 }
 
+// As jupyter's sessions name who sends.
+inline std::string user_name() {
+  const std::string user = environment("USER");
+  return user.empty() ? "username" : user;
+}
+
 // --profile-dir, else $IPP_PROFILE_DIR, else profile_<name> in $IPYTHONDIR or ~/.ipython.
 inline std::filesystem::path find_profile_dir(const std::string& profile_dir,
                                               const std::string& ipython_dir,

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "common/profile.hpp"
 #include "common/random_uuid.hpp"
 #include "controller/core/routing.hpp"
 #include "controller/engines_file.hpp"
@@ -37,6 +38,7 @@ protocol::Session make_session(const ConnectionPlan& plan) {
   const auto packing = protocol::packing_from_name(common.pack);
   if (!packing) throw std::runtime_error(packing.error());
   session.packing = *packing;
+  session.username = user_name();
   auto made = protocol::Session::make(std::move(session));
   if (!made) throw std::runtime_error(made.error());
   return std::move(*made);
@@ -144,6 +146,12 @@ Controller::Controller(const Options& options, spdlog::logger& log)
     if (metrics_) metrics_->finished(record);
     hub_.on_finished(record, net::Clock::now());
   });
+  control_.on_answered(
+      [this](const std::string& engine, const std::string& type, net::Clock::time_point) {
+        if (type != protocol::ShutdownReply::type) return;
+        hub_.on_shutdown_accepted(engine);
+        run_actions();
+      });
   write_connection_files();
   connect_sockets();
   if (options.restore) restore();
@@ -457,7 +465,7 @@ void Controller::perform(const Reply& action) {
 }
 
 void Controller::perform(const Notify& action) {
-  send_reply(endpoints_.notification, {}, action.type, action.content, Json::object());
+  send_reply(endpoints_.notification, {}, action.type, action.content, action.parent_header);
 }
 
 void Controller::perform(const Ping& action) {
@@ -494,6 +502,8 @@ void Controller::perform(const EngineJoined& action) {
   tasks_.add_engine(action.engine.uuid);
   engines_changed();
 }
+
+void Controller::perform(const EngineRetired& action) { tasks_.retire_engine(action.uuid); }
 
 void Controller::perform(const EngineLost& action) {
   mux_.remove_engine(action.engine, action.why);

@@ -71,6 +71,7 @@ class Controller {
   void perform(const AnswerAll& action);
   void perform(const Stop& action);
   void perform(const EngineJoined& action);
+  void perform(const EngineRetired& action);
   void perform(const EngineLost& action);
   void perform(const ShutDownEngines& action);
   void perform(const EndCells& action);

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <string>
 #include <thread>
 
 #include "common/profile.hpp"
@@ -11,16 +12,18 @@
 namespace ddipp::engine {
 namespace {
 
-void wait_for_file(const std::filesystem::path& path, double seconds) {
+// It may be still to come, and ipcontroller writes it in place: half of it is no JSON yet.
+Result<protocol::Json> wait_for_file(const std::filesystem::path& path, double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
-  bool announced = false;
-  while (!std::filesystem::exists(path) && Clock::now() < deadline) {
-    if (!announced) {
-      std::fprintf(stderr, "dipengine: waiting up to %.0f s for %s\n", seconds, path.c_str());
-      announced = true;
+  for (std::string announced;; std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+    auto info = protocol::read_json_file(path);
+    if (info || Clock::now() >= deadline) return info;
+    if (info.error() != announced) {
+      announced = info.error();
+      std::fprintf(stderr, "dipengine: waiting up to %.0f s for the controller's file: %s\n",
+                   seconds, announced.c_str());
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
 }
 
@@ -33,8 +36,7 @@ Result<Connection> find_connection(const Options& options) {
     if (!info) return Failure{std::string("$IPP_CONNECTION_INFO is not valid JSON")};
     return Connection{std::move(*info), "$IPP_CONNECTION_INFO"};
   }
-  wait_for_file(options.connection_file, options.wait_for_file_s);
-  auto info = protocol::read_json_file(options.connection_file);
+  auto info = wait_for_file(options.connection_file, options.wait_for_file_s);
   if (!info) return Failure{info.error() + "; is a controller running with this profile?"};
   return Connection{std::move(*info), options.connection_file.string()};
 }

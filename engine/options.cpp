@@ -71,7 +71,7 @@ void add_network(CLI::App& app, Options& options, Raw& raw) {
                  "Seconds to wait for the controller's answer [30]")
       ->check(CLI::PositiveNumber);
   app.add_option("--IPEngine.wait_for_url_file", options.wait_for_file_s,
-                 "Seconds to wait for the connection file [10]");
+                 "Seconds to wait for a connection file that is whole [10]");
   app.add_option("--controller-patience", options.controller_patience_s,
                  "Seconds without a connection to the controller before the engine exits [30]")
       ->check(CLI::PositiveNumber);

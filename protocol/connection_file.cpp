@@ -172,6 +172,7 @@ Result<Json> read_json_file(const std::filesystem::path& path) {
   std::ostringstream text;
   text << file.rdbuf();
   auto json = unpack(text.str(), Packing::json);
+  if (text.str().empty()) return Failure{"the file " + path.string() + " is empty"};
   if (!json) return Failure{"the file " + path.string() + " is not valid JSON"};
   return std::move(*json);
 }

@@ -2,6 +2,8 @@
 
 #include <type_traits>
 
+#include "protocol/python_text.hpp"
+
 namespace ddipp::protocol {
 namespace {
 
@@ -342,8 +344,9 @@ void from_json(const Json& json, StoppedHeart& content) {
 Json error_content(const std::string& name, const std::string& value) {
   ErrorContent content;
   content.ename = name;
-  content.evalue = value;
-  content.traceback = {name + ": " + value};
+  // str() of a KeyError is the repr() of its text.
+  content.evalue = name == "KeyError" ? python_repr(value) : value;
+  content.traceback = {name + ": " + content.evalue};
   return content;
 }
 

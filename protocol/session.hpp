@@ -60,7 +60,7 @@ struct SessionOptions {
   std::string signature_scheme = "hmac-sha256";
   Packing packing = Packing::json;
   std::string session_id;
-  std::string username = "ddipp";
+  std::string username = "username";  // that of jupyter's sessions where there is no $USER
 };
 
 // One thread at a time; no clock of its own.

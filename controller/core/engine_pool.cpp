@@ -21,6 +21,13 @@ EnginePool::Engine EnginePool::remove(const std::string& uuid) {
   return std::move(engines_.extract(uuid).mapped());
 }
 
+void EnginePool::retire(const std::string& uuid) {
+  const auto found = engines_.find(uuid);
+  if (found == engines_.end()) return;
+  leave(found->second);
+  found->second.retired = true;
+}
+
 EnginePool::Engine* EnginePool::find(const std::string& uuid) {
   const auto found = engines_.find(uuid);
   return found == engines_.end() ? nullptr : &found->second;

@@ -30,6 +30,7 @@ class EnginePool {
     // Tasks that only some engines may run, this one too; change it with hold() and release().
     std::map<Order, std::string> ready;
     std::size_t place = 0;  // in free_, when it has room
+    bool retired = false;   // gets nothing more
   };
 
   // `hwm` is the number of tasks at most on an engine, 0 for no limit.
@@ -39,6 +40,7 @@ class EnginePool {
   Engine& add(const std::string& uuid);
   // Takes it out, with what it ran and was to run.
   Engine remove(const std::string& uuid);
+  void retire(const std::string& uuid);
   Engine* find(const std::string& uuid);
   std::unordered_map<std::string, Engine>& engines() { return engines_; }
 
@@ -47,7 +49,9 @@ class EnginePool {
   void hold(Engine& engine, Order order, const std::string& task);
   void release(Engine& engine, Order order);
 
-  bool has_room(const Engine& engine) const { return hwm_ == 0 || engine.load < hwm_; }
+  bool has_room(const Engine& engine) const {
+    return !engine.retired && (hwm_ == 0 || engine.load < hwm_);
+  }
   bool any_free() const { return !free_.empty(); }
   // The earliest task that an engine with room holds, null when there is none.
   const std::map<Order, std::string>::value_type* earliest_held() const;

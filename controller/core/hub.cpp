@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "controller/core/routing.hpp"
+#include "protocol/python_text.hpp"
 #include "protocol/relay_tag.hpp"
 
 namespace ddipp::controller {
@@ -64,8 +65,7 @@ void Hub::on_query(const std::string& identity, const Message& message, TimePoin
                                 message.header, std::move(answer->buffers)});
     return;
   }
-  hub_error(identity, message, "NotImplementedError",
-            "this controller does not answer '" + type + "'");
+  hub_error(identity, message, "KeyError", "Bad Message Type: " + protocol::python_repr(type));
 }
 
 void Hub::on_bad_query(const std::string& identity, protocol::OpenError error) {
@@ -224,7 +224,9 @@ void Hub::unregistration_request(const Message& message, TimePoint now) {
   if (engine == registry_.engines().end()) {
     return remove_engine(request->id, "it asked to leave", false, now);  // it was still registering
   }
-  leave(engine->second.uuid, {now + kFarewellGrace, "it asked to leave", false});
+  const bool told = told_to_end_.contains(engine->second.uuid);
+  leave(engine->second.uuid,
+        {now + kFarewellGrace, told ? "it was shut down" : "it asked to leave", false});
 }
 
 // The engine's supervisor knows how its process ended.
@@ -237,11 +239,18 @@ void Hub::on_death_report(const protocol::UnregistrationRequest& report, TimePoi
     }
     return;
   }
-  std::string why = *report.reason;
+  // How it ended is its supervisor's business when it was to end.
+  std::string why =
+      told_to_end_.contains(engine->second.uuid) ? "it was shut down" : *report.reason;
   if (report.last_output && !report.last_output->empty()) {
     why += "\nIts last output was:\n" + *report.last_output;
   }
   leaving_[engine->second.uuid] = {now + kReportGrace, std::move(why), false};
+}
+
+void Hub::on_shutdown_accepted(const std::string& uuid) {
+  if (!registry_.find(uuid) || !told_to_end_.insert(uuid).second) return;
+  actions_.emplace_back(EngineRetired{uuid});
 }
 
 void Hub::on_engine_shutdown(const std::string& uuid, TimePoint now) {
@@ -254,6 +263,7 @@ void Hub::remove_engine(int id, const std::string& why, bool may_return, TimePoi
   if (!engine) return;
   heart_monitor_.forget(engine->uuid);
   leaving_.erase(engine->uuid);
+  told_to_end_.erase(engine->uuid);
   log(LogLevel::info, "engine " + std::to_string(id) + " is gone: " + first_line(why));
   if (!registered) return;
   if (may_return) expect_back(*engine);
@@ -278,13 +288,16 @@ void Hub::expect_back(const Engine& engine) {
 
 void Hub::shutdown_request(const std::string& identity, const Message& message, TimePoint now) {
   reply(identity, message, protocol::ShutdownReply::type, protocol::OkReply{});
-  stop("a client asked for it", now);
+  stop("a client asked for it", now, message.header);
 }
 
-void Hub::on_stop_signal(const std::string& reason, TimePoint now) { stop(reason, now); }
+void Hub::on_stop_signal(const std::string& reason, TimePoint now) { stop(reason, now, nullptr); }
 
 // Clients close their sockets when they hear of the end: they need time to read the answers first.
-void Hub::stop(const std::string& reason, TimePoint now) {
+// They hear of one that a client asked for only, as with ipcontroller: closing in the middle of
+// what their user does makes them print tracebacks.
+void Hub::stop(const std::string& reason, TimePoint now, Json asked_by) {
+  if (stop_asked_by_.is_null()) stop_asked_by_ = std::move(asked_by);
   if (stop_at_) return;
   log(LogLevel::info, "stopping: " + reason);
   stop_at_ = ledger_.pending_count() > 0 ? now + kStopGrace : now;
@@ -301,7 +314,8 @@ void Hub::hub_error(const std::string& identity, const Message& message, const s
 void Hub::mind_solitude(TimePoint now) {
   if (stop_at_) return;
   if (engines_end_at_) {
-    if (registry_.engines().empty() || *engines_end_at_ <= now) stop("no client came back", now);
+    if (registry_.engines().empty() || *engines_end_at_ <= now)
+      stop("no client came back", now, nullptr);
     return;
   }
   if (!linger_.over(ledger_.pending_count() > 0, now)) return;
@@ -343,8 +357,10 @@ void Hub::tick(TimePoint now) {
     notices_.pop_front();
   }
   if (stop_at_ && *stop_at_ <= now) {
-    actions_.emplace_back(
-        Notify{protocol::ShutdownNotification::type, protocol::ShutdownNotification{}});
+    if (!stop_asked_by_.is_null()) {
+      actions_.emplace_back(
+          Notify{protocol::ShutdownNotification::type, protocol::OkReply{}, stop_asked_by_});
+    }
     actions_.emplace_back(Stop{});
   }
   for (const Engine& engine : registry_.drop_stalled(now)) {

@@ -39,6 +39,7 @@ struct Reply {  // on the query socket
 struct Notify {  // to every client
   std::string type;
   protocol::Json content;
+  protocol::Json parent_header = protocol::Json::object();
 };
 
 struct Ping {
@@ -55,6 +56,11 @@ struct Stop {};
 // These come before the notification of the clients.
 struct EngineJoined {
   Engine engine;
+};
+
+// It was told to end and is about to: nothing more is to be given to it.
+struct EngineRetired {
+  std::string uuid;
 };
 
 struct EngineLost {
@@ -89,8 +95,8 @@ struct Log {
   std::string text;
 };
 
-using Action = std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineLost,
-                            ShutDownEngines, EndCells, Resubmit, Dask, Log>;
+using Action = std::variant<Reply, Notify, Ping, AnswerAll, Stop, EngineJoined, EngineRetired,
+                            EngineLost, ShutDownEngines, EndCells, Resubmit, Dask, Log>;
 
 struct HubOptions {
   HeartMonitorOptions heart;
@@ -128,6 +134,9 @@ class Hub {
   void on_clients(bool present, TimePoint now, bool proven = true);
   // A request of the ledger got its result.
   void on_finished(const Record& record, TimePoint now);
+  // It has answered a shutdown_request: it ends as soon as what it runs lets it.
+  void on_shutdown_accepted(const std::string& uuid);
+  // Its last word.
   void on_engine_shutdown(const std::string& uuid, TimePoint now);
   void on_stop_signal(const std::string& reason, TimePoint now);
 
@@ -172,7 +181,7 @@ class Hub {
   void remember_change(const Engine& engine, TimePoint now);
   void forget_old_replies(TimePoint now);
   void join(const Engine& engine, TimePoint now);
-  void stop(const std::string& reason, TimePoint now);
+  void stop(const std::string& reason, TimePoint now, protocol::Json asked_by);
   void mind_solitude(TimePoint now);
   void mind_abandoned_cell(TimePoint now);
 
@@ -218,8 +227,10 @@ class Hub {
   };
   void leave(const std::string& uuid, Leaving leaving);
   std::map<std::string, Leaving> leaving_;  // by uuid
+  std::set<std::string> told_to_end_;       // uuids
   std::vector<Action> actions_;
   std::optional<TimePoint> stop_at_;
+  protocol::Json stop_asked_by_;             // header of a client's request, null for none
   std::optional<TimePoint> engines_end_at_;  // they were told to end
 };
 

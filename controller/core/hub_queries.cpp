@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "protocol/content.hpp"
+#include "protocol/python_text.hpp"
 
 namespace ddipp::controller {
 
@@ -23,6 +24,11 @@ Answer failed(std::string type, const std::string& name, const std::string& why)
 
 Answer hub_error(const std::string& name, const std::string& why) {
   return failed("hub_error", name, why);
+}
+
+std::string python_text(const Json& value) {
+  return value.is_string() ? protocol::python_repr(value.get_ref<const std::string&>())
+                           : shown(value);
 }
 
 Query with_id(const std::string& msg_id) { return {{"msg_id", Operator::eq, msg_id}}; }
@@ -101,6 +107,7 @@ HubQueries::Targets HubQueries::targets(const Json& wanted) const {
     return found;
   }
   const Json list = wanted.is_array() ? wanted : Json::array({wanted});
+  std::string bad;
   for (const Json& target : list) {
     if (target.is_number_integer()) {
       const auto number = protocol::integer_in(target);
@@ -115,7 +122,10 @@ HubQueries::Targets HubQueries::targets(const Json& wanted) const {
         continue;
       }
     }
-    found.fault = "No Such Engine: " + shown(target);
+    bad += (bad.empty() ? "" : ", ") + python_text(target);
+  }
+  if (!bad.empty()) {
+    found.fault = "No Such Engine: [" + bad + "]";
     return found;
   }
   if (found.engines.empty()) found.fault = "No Engines Registered";
@@ -238,14 +248,16 @@ Answer HubQueries::purge(const Message& request) {
     const Json ids = content->msg_ids.is_array() ? content->msg_ids : Json::array();
     for (const Json& id : ids) {
       if (id.is_string() && ledger_.pending(id.get<std::string>())) {
-        return failed(type, "IndexError", "msg pending: " + shown(id));
+        return failed(type, "IndexError", "msg pending: " + python_text(id));
       }
     }
     if (!ids.empty()) drops.push_back({{"msg_id", Operator::in, ids}});
     const Json engine_ids = content->engine_ids.is_array() ? content->engine_ids : Json::array();
     for (const Json& id : engine_ids) {
       const Targets engine = targets(id);
-      if (!engine.fault.empty()) return failed(type, "IndexError", engine.fault);
+      if (!engine.fault.empty()) {
+        return failed(type, "IndexError", "No such engine: " + python_text(id));
+      }
       drops.push_back({{"engine_uuid", Operator::eq, engine.engines.front().uuid}, finished});
     }
   }
@@ -261,17 +273,17 @@ Answer HubQueries::resubmit(const Message& request) {
   const auto content = protocol::parse_content<protocol::ResubmitRequest>(request.content);
   if (!content) return failed(type, "KeyError", content.error());
   std::vector<RecordPtr> originals;
-  Json missing = Json::array();
+  std::string missing;
   for (const auto& id : content->msg_ids) {
     const auto found = store_.find(with_id(id), true);
     if (!found) return failed(type, found.error().name, found.error().why);
     if (found->empty()) {
-      missing.push_back(id);
+      missing += (missing.empty() ? "" : ", ") + protocol::python_repr(id);
     } else {
       originals.push_back(found->front());
     }
   }
-  if (!missing.empty()) return failed(type, "KeyError", "No such msg(s): " + shown(missing));
+  if (!missing.empty()) return failed(type, "KeyError", "No such msg(s): [" + missing + "]");
 
   Answer answer{type, {}, {}, {}};
   protocol::ResubmitReply reply;

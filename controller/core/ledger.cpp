@@ -38,6 +38,7 @@ std::size_t Ledger::bytes_of(const Record& record) {
 
 void Ledger::submit(const RecordPtr& record) {
   if (where_.contains(record->msg_id)) return;
+  if (given_up_.erase(record->msg_id) > 0) std::erase(given_up_order_, record->msg_id);
   List& list = list_for(*record);
   const std::size_t bytes = bytes_of(*record);
   pending_bytes_ += bytes;
@@ -57,23 +58,41 @@ void Ledger::assign(const std::string& msg_id, const std::string& engine) {
   place.list = &list;
 }
 
-void Ledger::finish(const std::string& msg_id, Parts result, protocol::Timestamp received) {
+bool Ledger::finish(const std::string& msg_id, Parts result, protocol::Timestamp received) {
+  if (given_up_.contains(msg_id)) return false;
   const RecordPtr record = find_anywhere(msg_id);
-  if (!record) return;
-  if (const auto found = where_.find(msg_id); found != where_.end()) {
-    pending_bytes_ -= found->second.bytes;
-    found->second.list->erase(found->second.at);
-    where_.erase(found);  // whose key is in the record
-    if (const auto engine = engines_.find(record->engine); engine != engines_.end()) {
-      ++engine->second.completed_count;
-      engine->second.completed.push_back(msg_id);
-      if (engine->second.completed.size() > kRemembered) engine->second.completed.pop_front();
-    }
-  }
+  if (!record) return true;
+  if (record->finished()) return false;
+  take_out(msg_id);
   record->result = std::move(result);
   record->received = received;
   store_.changed(record);
   if (observer_) observer_(*record);
+  return true;
+}
+
+void Ledger::give_up(const std::string& msg_id, Parts result, protocol::Timestamp received) {
+  if (!finish(msg_id, std::move(result), received)) return;
+  given_up_.insert(msg_id);
+  given_up_order_.push_back(msg_id);
+  if (given_up_order_.size() <= kGivenUp) return;
+  given_up_.erase(given_up_order_.front());
+  given_up_order_.pop_front();
+}
+
+// From the list that it is in.
+void Ledger::take_out(const std::string& msg_id) {
+  const auto found = where_.find(msg_id);
+  if (found == where_.end()) return;
+  const RecordPtr record = *found->second.at;
+  pending_bytes_ -= found->second.bytes;
+  found->second.list->erase(found->second.at);
+  where_.erase(found);  // whose key is in the record
+  const auto engine = engines_.find(record->engine);
+  if (engine == engines_.end()) return;
+  ++engine->second.completed_count;
+  engine->second.completed.push_back(msg_id);
+  if (engine->second.completed.size() > kRemembered) engine->second.completed.pop_front();
 }
 
 void Ledger::output(const std::string& msg_id, OutputKind kind, std::string_view text) {

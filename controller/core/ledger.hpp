@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "controller/core/store.hpp"
@@ -33,9 +34,11 @@ class Ledger {
   void submit(const RecordPtr& record);
   // A task got an engine, or another one, or (with "") waits for one again.
   void assign(const std::string& msg_id, const std::string& engine);
-  // A result came by. One that comes again, or after the request was given up for its engine's
-  // death, replaces the stored result when the store still has the record.
-  void finish(const std::string& msg_id, Parts result, protocol::Timestamp received);
+  // A result came by. True when its client has none yet; otherwise nothing changes, and it is to go
+  // no further: a request is answered once. A request of an earlier controller is not known here.
+  bool finish(const std::string& msg_id, Parts result, protocol::Timestamp received);
+  // As finish(), for an answer that the controller made up: whatever the engine still says is late.
+  void give_up(const std::string& msg_id, Parts result, protocol::Timestamp received);
   // Text of a stream, code of execute_input, or packed content.
   void output(const std::string& msg_id, OutputKind kind, std::string_view text);
 
@@ -63,6 +66,7 @@ class Ledger {
   void forget_engine(const std::string& engine);
 
   static constexpr std::size_t kRemembered = 1024;
+  static constexpr std::size_t kGivenUp = 16384;
 
  private:
   using List = std::list<RecordPtr>;
@@ -81,6 +85,7 @@ class Ledger {
   static std::size_t bytes_of(const Record& record);
   List& list_for(const Record& record);
   RecordPtr find_anywhere(const std::string& msg_id);
+  void take_out(const std::string& msg_id);
 
   Store& store_;
   std::function<void(const Record&)> observer_;
@@ -88,6 +93,8 @@ class Ledger {
   std::unordered_map<std::string, Engine> engines_;    // by uuid; nodes don't move
   List unassigned_;
   std::size_t pending_bytes_ = 0;
+  std::unordered_set<std::string> given_up_;  // also when the store keeps nothing
+  std::deque<std::string> given_up_order_;    // oldest first
 };
 
 }  // namespace ddipp::controller

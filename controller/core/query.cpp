@@ -49,7 +49,7 @@ std::optional<std::string> fault(Operator op, const Json& value) {
     case Operator::in:
     case Operator::nin:
     case Operator::all:
-      if (!value.is_array()) return "needs a list";
+      if (!value.is_array() && !value.is_string()) return "needs a list or a text";
       break;
     case Operator::mod:
       if (!value.is_array() || value.size() != 2 || !value[0].is_number_integer() ||
@@ -78,18 +78,34 @@ bool comparable(const Json& a, const Json& b) {
   return (a.is_number() && b.is_number()) || (a.is_string() && b.is_string());
 }
 
-bool contains(const Json& list, const Json& value) {
-  return std::find(list.begin(), list.end(), value) != list.end();
+// In a list, or of a text a part: ipyparallel asks with Python's `in`.
+bool contains(const Json& whole, const Json& value) {
+  if (!whole.is_string()) return std::find(whole.begin(), whole.end(), value) != whole.end();
+  return value.is_string() && whole.get_ref<const std::string&>().find(
+                                  value.get_ref<const std::string&>()) != std::string::npos;
+}
+
+// What Python's `not in` says, but that nothing can be said of null and a text.
+bool misses(const Json& whole, const Json& value) {
+  return (!whole.is_string() || value.is_string()) && !contains(whole, value);
+}
+
+// A text as the list of its characters, as Python iterates over it.
+Json characters(const std::string& text) {
+  Json list = Json::array();
+  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    for (++end; end < text.size() && (text[end] & 0xC0) == 0x80;) ++end;
+    list.push_back(text.substr(begin, end - begin));
+  }
+  return list;
 }
 
 // ipyparallel: every member of the operand holds the value.
-bool in_all(const Json& value, const Json& members) {
+bool in_all(const Json& value, const Json& operand) {
+  const Json members =
+      operand.is_string() ? characters(operand.get_ref<const std::string&>()) : operand;
   return std::all_of(members.begin(), members.end(), [&](const Json& member) {
-    if (member.is_string() && value.is_string()) {
-      return member.get_ref<const std::string&>().find(value.get_ref<const std::string&>()) !=
-             std::string::npos;
-    }
-    return member.is_array() && contains(member, value);
+    return (member.is_string() || member.is_array()) && contains(member, value);
   });
 }
 
@@ -104,12 +120,14 @@ bool congruent(const Json& value, std::int64_t divisor, std::int64_t remainder) 
 bool truthy(const Json& value) {
   if (value.is_boolean()) return value.get<bool>();
   if (value.is_number()) return value.get<double>() != 0;
+  if (value.is_string()) return !value.get_ref<const std::string&>().empty();
   return !value.empty();
 }
 
 bool matches_glob(const Json& value, const Json& pattern) {
-  return value.is_string() && fnmatch(pattern.get_ref<const std::string&>().c_str(),
-                                      value.get_ref<const std::string&>().c_str(), 0) == 0;
+  return value.is_string() &&
+         fnmatch(pattern.get_ref<const std::string&>().c_str(),
+                 value.get_ref<const std::string&>().c_str(), FNM_NOESCAPE) == 0;
 }
 
 bool holds(const Condition& condition, const Json& value) {
@@ -130,7 +148,7 @@ bool holds(const Condition& condition, const Json& value) {
     case Operator::in:
       return contains(wanted, value);
     case Operator::nin:
-      return !contains(wanted, value);
+      return misses(wanted, value);
     case Operator::all:
       return in_all(value, wanted);
     case Operator::mod:

@@ -13,6 +13,11 @@ bool Registry::id_is_free(int id) const {
 Result<int> Registry::begin(const std::string& uuid, std::optional<int> wish, TimePoint deadline,
                             std::string route) {
   if (uuid.empty()) return Failure{std::string("the uuid is empty")};
+  if (const auto found = pending_.find(uuid);
+      found != pending_.end() && wish == found->second.engine.id) {
+    found->second.deadline = deadline;
+    return *wish;
+  }
   if (id_of_.contains(uuid) || pending_.contains(uuid)) {
     return Failure{"uuid '" + uuid + "' in use"};
   }

@@ -68,6 +68,9 @@ class TaskScheduler {
   // Its tasks are retried or fail; `id` and `why` are for the text of the failure.
   void remove_engine(const std::string& uuid, const std::string& id, const std::string& why);
 
+  // It is about to end: what it runs may still finish, and it gets nothing more.
+  void retire_engine(const std::string& uuid) { pool_.retire(uuid); }
+
   void submit(TaskRequest request, TimePoint now);
 
   struct TaskResult {

@@ -87,8 +87,10 @@ void BroadcastChannel::on_reply(net::Multipart& message, net::Clock::time_point 
   }
   const auto metadata = protocol::unpack(envelope->metadata, services_.session.packing());
   if (!metadata || !metadata->is_object()) return;
-  ledger_.finish(parent_id(*envelope, services_.session.packing()), parts_of(*envelope, message),
-                 std::chrono::system_clock::now());
+  const auto msg_id = parent_id(*envelope, services_.session.packing());
+  if (!ledger_.finish(msg_id, parts_of(*envelope, message), std::chrono::system_clock::now())) {
+    return services_.log.debug("dropped a late answer to request {}", msg_id);
+  }
   const auto coalescing = metadata->find("is_coalescing");
   if (coalescing != metadata->end() && *coalescing == true) {
     return coalesce(message, *envelope, *metadata);
@@ -166,7 +168,7 @@ void BroadcastChannel::fail(const Record& record, const std::string& name, const
   auto reply = error_reply(record, name, why, services_.session, now, ours);
   services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
   const auto metadata = protocol::unpack(reply.parts.metadata, record.packing);
-  ledger_.finish(record.msg_id, std::move(reply.parts), now);
+  ledger_.give_up(record.msg_id, std::move(reply.parts), now);
   const auto coalescing = metadata ? metadata->find("is_coalescing") : Json::const_iterator();
   if (!metadata || coalescing == metadata->end() || *coalescing != true || engine.empty()) {
     net::send(channel_.front, reply.frames);

@@ -3,6 +3,7 @@
 #include "controller/core/routing.hpp"
 #include "controller/relays/wire_records.hpp"
 #include "protocol/extensions.hpp"
+#include "protocol/fields.hpp"
 
 namespace ddipp::controller {
 
@@ -42,7 +43,14 @@ void DirectChannel::on_reply(net::Multipart& message, net::Clock::time_point now
     return services_.complaints.add(kind_.name + " replies", why, now);
   }
   const auto msg_id = parent_id(*envelope, services_.session.packing());
-  ledger_.finish(msg_id, parts_of(*envelope, message), std::chrono::system_clock::now());
+  if (!ledger_.finish(msg_id, parts_of(*envelope, message), std::chrono::system_clock::now())) {
+    return services_.log.debug("dropped a late answer to request {}", msg_id);
+  }
+  if (observer_) {
+    std::string type;
+    protocol::read_texts(envelope->header, services_.session.packing(), {{"msg_type", type}});
+    observer_(std::string(frames[0]), type, now);
+  }
   swap_identities(message);
   net::send(channel_.front, message);
 }
@@ -61,7 +69,7 @@ void DirectChannel::fail(const Record& record, const std::string& name, const st
   const auto now = std::chrono::system_clock::now();
   auto reply = error_reply(record, name, why, services_.session, now, ours);
   services_.log.warn("request {} failed: {}", record.msg_id, first_line(why));
-  ledger_.finish(record.msg_id, std::move(reply.parts), now);
+  ledger_.give_up(record.msg_id, std::move(reply.parts), now);
   net::send(channel_.front, reply.frames);
 }
 

@@ -2,6 +2,7 @@
 // copying and notes every request in a ledger until its reply comes by.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "controller/endpoints.hpp"
@@ -27,6 +28,11 @@ class DirectChannel {
         ledger_(ledger),
         outlet_(channel.back, services, kind_.relay) {}
 
+  // Is told the engine and the type of every reply.
+  using Observer =
+      std::function<void(const std::string&, const std::string&, net::Clock::time_point)>;
+  void on_answered(Observer observer) { observer_ = std::move(observer); }
+
   void on_request(net::Multipart& message, net::Clock::time_point now);
   void on_reply(net::Multipart& message, net::Clock::time_point now);
 
@@ -51,6 +57,7 @@ class DirectChannel {
   ChannelServices services_;
   Ledger& ledger_;
   EngineOutlet outlet_;
+  Observer observer_;
 };
 
 }  // namespace ddipp::controller

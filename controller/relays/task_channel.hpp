@@ -30,6 +30,8 @@ class TaskChannel {
 
   void add_engine(const std::string& uuid);
   void remove_engine(const Engine& engine, const std::string& why);
+  // It is about to end: gets no more tasks.
+  void retire_engine(const std::string& uuid) { scheduler_.retire_engine(uuid); }
   void fail(const Record& record, const std::string& name, const std::string& why);
 
   void tick(net::Clock::time_point now);

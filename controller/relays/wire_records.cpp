@@ -84,7 +84,11 @@ ErrorReply error_reply(const Record& record, const std::string& name, const std:
     reply.content["traceback"].push_back(why.substr(end + 1));
   }
   if (!ours.is_null()) reply.content[protocol::extensions::kEntry] = ours;
-  reply.metadata = {{"engine", record.engine}, {"status", "error"}};
+  // As ipcontroller: empty when no engine had it.
+  if (!record.engine.empty()) {
+    reply.metadata = {
+        {"engine", record.engine}, {"status", "error"}, {"date", protocol::iso8601(now)}};
+  }
   if (record.queue == Queue::broadcast && asked && asked->is_object()) {
     for (const char* key : {"is_broadcast", "is_coalescing", "original_msg_id"}) {
       if (asked->contains(key)) reply.metadata[key] = (*asked)[key];

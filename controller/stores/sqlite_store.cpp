@@ -112,8 +112,8 @@ void add_condition(Where& where, const Condition& condition) {
   if (condition.op == Operator::eq && condition.value.is_string()) {
     where.add(condition.key + " = ?");
     where.values.push_back(condition.value.get<std::string>());
-  } else if (condition.op == Operator::in && !condition.value.empty() &&
-             condition.value.size() < 500 &&
+  } else if (condition.op == Operator::in && condition.value.is_array() &&
+             !condition.value.empty() && condition.value.size() < 500 &&
              std::all_of(condition.value.begin(), condition.value.end(),
                          [](const Json& item) { return item.is_string(); })) {
     std::string marks;

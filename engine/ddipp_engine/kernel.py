@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import inspect
 import signal
 import sys
@@ -85,6 +86,8 @@ class EngineKernel(IPythonKernel):
 
     engine_id = Integer(-1)
     shell_class = Type(EngineShell)
+    # What has no thread of its own here is not promised.
+    _supports_kernel_subshells = False
     # ipykernel waits so that output goes before the reply; the io thread keeps that order itself.
     _execute_sleep = 0.0
 
@@ -99,6 +102,7 @@ class EngineKernel(IPythonKernel):
             state: self.session.pack({"execution_state": state})
             for state in ("starting", "busy", "idle")
         }
+        self._packed_ok = self.session.pack({"status": "ok"})
         self._attach_data_publisher()
         self.shell.display_pub.topic = self._topic("displaypub")
 
@@ -113,6 +117,16 @@ class EngineKernel(IPythonKernel):
     def int_id(self) -> int:  # type: ignore[override]
         """The engine's id, under ipykernel's name for it."""
         return self.engine_id
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:  # type: ignore[override]
+        """What a front end may ask of this kernel."""
+        with without_debugger():  # asking whether there is debugpy would import it, with warnings
+            info: dict[str, Any] = super().kernel_info
+        features = info.get("supported_features")
+        if features is not None and importlib.util.find_spec("debugpy") is not None:
+            features.append("debugger")
+        return info
 
     def _topic(self, topic: str) -> bytes:
         return f"engine.{self.engine_id}.{topic}".encode()
@@ -309,7 +323,7 @@ class EngineKernel(IPythonKernel):
         self.session.send(
             stream,
             "apply_reply",
-            content,
+            self._packed_ok if content["status"] == "ok" else content,
             parent=parent,
             ident=ident,
             buffers=buffers,

@@ -10,8 +10,37 @@ from types import ModuleType
 from typing import Any
 
 
+class _Finder:
+    """Finds one module as the others do, and has something done when it has run."""
+
+    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        self._name = name
+        self._then = then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            self._then(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def after_import(name: str, then: Callable[[ModuleType], None]) -> None:
+    """Call `then` with a module that is not imported yet when somebody has imported it."""
+    sys.meta_path.insert(0, _Finder(name, then))  # type: ignore[arg-type]
+
+
 @contextlib.contextmanager
-def parts_of(name: str, then: Callable[[ModuleType], None]) -> Iterator[None]:
+def parts_of(name: str) -> Iterator[None]:
     """Import submodules of a package inside the block without running its ``__init__``.
 
     That of ipyparallel imports client, launchers and what they need: a quarter of an engine's
@@ -22,14 +51,10 @@ def parts_of(name: str, then: Callable[[ModuleType], None]) -> Iterator[None]:
     ----------
     name : str
         Of the package.
-    then : callable
-        Called with the package when its ``__init__`` has run.
     """
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None or spec.loader is None:
         yield
-        if name in sys.modules:
-            then(sys.modules[name])
         return
     package = importlib.util.module_from_spec(spec)
     path, loader = package.__path__, spec.loader
@@ -38,7 +63,6 @@ def parts_of(name: str, then: Callable[[ModuleType], None]) -> Iterator[None]:
         del package.__getattr__  # type: ignore[attr-defined]
         package.__path__ = path
         loader.exec_module(package)
-        then(package)
         return getattr(package, attribute)
 
     package.__getattr__ = load  # type: ignore[method-assign]

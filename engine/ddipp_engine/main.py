@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import faulthandler
 import functools
 import json
@@ -17,7 +18,9 @@ from typing import Any
 
 import _ddipp_engine as host
 
-from .lazy import parts_of
+from .application import offer_application
+from .hosts import complaint
+from .lazy import after_import, parts_of
 
 #: What ``--mpi`` runs in the user's namespace.
 MPI_INIT = """\
@@ -26,9 +29,6 @@ mpi_rank = MPI.COMM_WORLD.Get_rank()
 mpi_size = MPI.COMM_WORLD.Get_size()
 """
 
-
-#: Of this engine, once they are known.
-_options: dict[str, Any] = {}
 
 #: Interrupts that come faster than this count as one.
 MIN_INTERVAL_S = 0.05
@@ -114,6 +114,7 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
 
     # As the application of this process: %matplotlib and others look for its kernel.
     app = IPKernelApp.instance(shell=kernel.shell, kernel=kernel, log=kernel.log)
+    kernel.parent = app
     app.parse_command_line(arguments)
     profile_dir = options["profile_dir"]
     if os.path.isdir(profile_dir):
@@ -131,48 +132,6 @@ def run_startup(kernel: Any, options: dict[str, Any], arguments: list[str]) -> N
     app.init_gui_pylab()
     app.init_extensions()
     app.init_code()
-
-
-def import_kernel() -> None:
-    """Import all that the kernel needs; before a fork, or at the start of the engine."""
-    with parts_of("ipyparallel", functools.partial(offer_bind_kernel, _options)):
-        from . import kernel  # noqa: F401
-
-
-def offer_bind_kernel(options: dict[str, Any], package: types.ModuleType) -> None:
-    """Make ``ipyparallel.bind_kernel()`` work, by which users attach a console to an engine.
-
-    ipyparallel's own looks for its engine application, which is not the one of this process.
-    """
-    bound: list[str] = []
-
-    def bind_kernel(**kwargs: Any) -> str:
-        """Listen for Jupyter frontends of this machine; returns the connection file."""
-        from jupyter_client.connect import write_connection_file
-
-        if not bound:
-            shell, iopub, stdin, control, heartbeat = host.bind_kernel()
-            folder = os.path.join(options["profile_dir"], "security")
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            path = os.path.join(folder, f"kernel-{os.getpid()}.json")
-            connection = options["connection"]
-            write_connection_file(
-                path,
-                shell_port=shell,
-                iopub_port=iopub,
-                stdin_port=stdin,
-                control_port=control,
-                hb_port=heartbeat,
-                ip="127.0.0.1",
-                key=connection.get("key", "").encode(),
-                signature_scheme=connection.get("signature_scheme", "hmac-sha256"),
-            )
-            atexit.register(lambda: os.path.exists(path) and os.unlink(path))
-            bound.append(path)
-            print(f"To attach a console: jupyter console --existing {path}")
-        return bound[0]
-
-    package.bind_kernel = bind_kernel  # type: ignore[attr-defined]
 
 
 def install_signal_handlers(kernel: Any) -> None:
@@ -195,6 +154,8 @@ def install_signal_handlers(kernel: Any) -> None:
 
 async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -> None:
     """Run the engine until it is to end."""
+    from .debugging import serve_debugger
+
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
 
@@ -207,8 +168,16 @@ async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -
     install_signal_handlers(kernel)
     run_startup(kernel, options, arguments)
     redirect_output(kernel)
+    serve_debugger(kernel)
     host.ready()
     await kernel.serve(wake)
+
+
+def keep_starting_folder() -> None:
+    """Let modules of the starting folder be found after ``os.chdir``, as with ``python -m``."""
+    if sys.path[:1] == [""]:  # not with -P
+        with contextlib.suppress(OSError):
+            sys.path.insert(1, os.getcwd())
 
 
 def run_exit_handlers() -> None:
@@ -231,20 +200,38 @@ def finalize_mpi() -> None:
         mpi.Finalize()
 
 
+def import_kernel() -> None:
+    """Import all that the kernel needs; before a fork, or at the start of the engine.
+
+    Ends with a line that says why when this environment can't host an engine.
+    """
+    try:
+        with parts_of("ipyparallel"):
+            from . import kernel  # noqa: F401
+    except (ImportError, AttributeError) as failure:
+        why = complaint(failure)
+        if why is None:
+            raise
+        sys.exit(f"dipengine: {why}")
+    if why := complaint():
+        sys.exit(f"dipengine: {why}")
+
+
 def main() -> None:
     """Entry point, called by dipengine."""
     faulthandler.enable(file=host.fault_fd())
     number, fd = host.stack_channel()
     faulthandler.register(number, file=fd, all_threads=False)
     host.arm_stack()
+    keep_starting_folder()
     arguments = sys.argv[1:]
     sys.argv[:] = [sys.executable]
     options = json.loads(host.options())
     code = 1
     try:
-        # The registration goes on in the io thread while these imports run.
+        # The controller is asked for an id after them, however long they take: it doesn't wait.
+        after_import("ipyparallel.engine.app", functools.partial(offer_application, options))
         import_kernel()
-        _options.update(options)
         engine_id = host.wait_registered()
         asyncio.run(serve(options, engine_id, arguments))
         code = 0
@@ -252,6 +239,8 @@ def main() -> None:
         code = 1  # the io thread has logged why
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         import traceback
 

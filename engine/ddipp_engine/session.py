@@ -55,8 +55,16 @@ class EngineSession(Session):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         pack = self.pack
+        # json.dumps with options makes an encoder for each call, which costs more than its work.
+        encode = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=False).encode
+        is_json = self.packer == "json"
 
         def pack_anything(obj: Any) -> bytes:
+            if is_json:
+                try:
+                    return encode(obj).encode()
+                except (TypeError, ValueError):  # jupyter knows more ways
+                    pass
             try:
                 packed: bytes = pack(obj)
             except UnicodeEncodeError:  # half of a surrogate pair, from user code

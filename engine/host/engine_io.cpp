@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "common/profile.hpp"
 #include "protocol/content.hpp"
 
 namespace ddipp::engine {
@@ -24,8 +25,8 @@ protocol::Session make_session(const HostOptions& options) {
   const auto& common = options.connection.common;
   const auto packing = protocol::packing_from_name(common.pack);
   if (!packing) throw std::runtime_error(packing.error());
-  auto session =
-      protocol::Session::make({common.key, common.signature_scheme, *packing, options.uuid});
+  auto session = protocol::Session::make(
+      {common.key, common.signature_scheme, *packing, options.uuid, user_name()});
   if (!session) throw std::runtime_error(session.error());
   return std::move(*session);
 }
@@ -57,7 +58,6 @@ void EngineIo::run() {
   });
   reactor_.on_tick([this] { return next_deadline(); },
                    [this](net::Clock::time_point now) { tick(now); });
-  send_registration();
   reactor_.run();
   sockets_.close();
 }
@@ -67,11 +67,13 @@ void EngineIo::run() {
 void EngineIo::send_registration() {
   protocol::RegistrationRequest request;
   request.uuid = options_.uuid;
-  request.id = options_.id;
+  request.id = id_ ? id_ : options_.id;
   if (session_.signs()) request.relay = protocol::kRelayVersion;
   send(sockets_.registrar, {}, packed_header(protocol::RegistrationRequest::type), empty_object_,
        empty_object_, protocol::pack(request, session_.packing()));
+  if (id_) return;
   shared_.log.info("registering with the controller at {}", sockets_.registration_url());
+  lifecycle_.on_registering(net::Clock::now());
 }
 
 void EngineIo::on_registration_reply(net::Multipart& message) {
@@ -83,6 +85,7 @@ void EngineIo::on_registration_reply(net::Multipart& message) {
                    sockets_.registration_url() + "; use the file that it wrote");
   }
   const auto reply = protocol::parse_content<protocol::RegistrationReply>(opened->content);
+  if (id_) return on_known(reply ? std::optional(reply->id) : std::nullopt);
   if (!reply) {
     const auto error = protocol::parse_content<protocol::ErrorContent>(opened->content);
     return give_up("the controller refused the registration: " +
@@ -97,6 +100,17 @@ void EngineIo::on_registration_reply(net::Multipart& message) {
   tagged_ = session_.signs() && reply->relay >= protocol::kRelayVersion;
   start_channels();
   shared_.registration.succeed(*id_);
+}
+
+// A refusal says that the uuid is in use: by this engine.
+void EngineIo::on_known(std::optional<int> id) {
+  if (id && *id != *id_) {
+    return give_up(
+        "Python took so long to start that the controller gave the engine up, and its id " +
+        std::to_string(*id_) + " is another's now");
+  }
+  lifecycle_.on_known();
+  answer_held_ping();
 }
 
 void EngineIo::start_channels() {
@@ -169,6 +183,8 @@ void EngineIo::tick(net::Clock::time_point now) {
     shared_.log.warn("Python did not end in time; exiting without it");
     ::_exit(shared_.exit_code);
   }
+  if (lifecycle_.take_renewal(now)) send_registration();
+  if (const auto notice = lifecycle_.take_notice(now)) shared_.log.info("{}", *notice);
   if (const auto why = lifecycle_.tick(now)) give_up(*why);
 }
 

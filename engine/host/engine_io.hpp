@@ -33,6 +33,7 @@ namespace ddipp::engine {
 // What the io thread shares with the rest of the process; everything in it is thread-safe.
 struct Shared {
   Inbox& inbox;
+  Inbox& debug_inbox;  // of a thread that works while Python's main thread is at a breakpoint
   Outbox& outbox;
   const OutputCapture& capture;
   Registration& registration;
@@ -55,6 +56,7 @@ class EngineIo {
  private:
   void send_registration();
   void on_registration_reply(net::Multipart& message);
+  void on_known(std::optional<int> id);
   void start_channels();
 
   void on_ping(net::Multipart& message);
@@ -72,6 +74,7 @@ class EngineIo {
   void handle(Post& post);
   void handle(StreamWrite& write);
   void handle(const BindKernel& bind);
+  void handle(const Register&);
   void handle(const Flush&);
   void handle(const PythonReady&);
   void handle(const Aborted& aborted);
@@ -80,6 +83,8 @@ class EngineIo {
   // Of a verified message: whether it came by the controller as it is, and once.
   bool admitted(const protocol::Verified& message, std::span<const std::string_view> frames);
   void on_control(Request& request);
+  void with_status(Request& request, void (EngineIo::*handler)(Request&));
+  void interrupt_request(Request& request);
   void abort_request(Request& request);
   void signal_request(Request& request);
   void shutdown_request(Request& request);
@@ -87,6 +92,10 @@ class EngineIo {
   void replay_request(Request& request);
   void report_request(Request& request);
   void answer_aborted(const Request& request);
+  void publish_status(const Request& request, const char* state);
+  // The failure of a request that the end of the engine has interrupted.
+  bool is_interrupted_by_the_end(const Post& post) const;
+  void say_goodbye();
   void reply(const Request& request, const std::string& type, const protocol::Json& content,
              const protocol::Json& metadata);
 
@@ -135,6 +144,8 @@ class EngineIo {
   std::optional<int> pending_signal_;
   net::Clock::time_point signal_at_;
   std::optional<net::Clock::time_point> hard_exit_at_;
+  std::string shutdown_asked_by_;  // header of the request
+  std::string shutdown_reply_;     // content
 };
 
 }  // namespace ddipp::engine

@@ -94,13 +94,15 @@ bool EngineIo::admitted(const protocol::Verified& message,
 
 void EngineIo::on_control(Request& request) {
   const std::string& type = request.msg_type;
-  if (type == protocol::AbortRequest::type) return abort_request(request);
+  if (type == protocol::AbortRequest::type) return with_status(request, &EngineIo::abort_request);
   if (type == protocol::SignalRequest::type) return signal_request(request);
-  if (type == protocol::ShutdownRequest::type) return shutdown_request(request);
-  if (type == protocol::InterruptRequest::type) {
-    shared_.inbox.interrupt();
-    return reply(request, "interrupt_reply", protocol::OkReply{}, Json::object());
+  if (type == protocol::ShutdownRequest::type) {
+    return with_status(request, &EngineIo::shutdown_request);
   }
+  if (type == protocol::InterruptRequest::type) {
+    return with_status(request, &EngineIo::interrupt_request);
+  }
+  if (type == "debug_request") return shared_.debug_inbox.push(std::move(request));
   if (type == extensions::CutRequest::type) return cut_request(request);
   if (type == extensions::ReplayRequest::type) return replay_request(request);
   if (type == extensions::ReportRequest::type) return report_request(request);
@@ -153,6 +155,24 @@ void EngineIo::replay_request(Request& request) {
   reply(request, extensions::ReplayRequest::reply_type, answer, Json::object());
 }
 
+// Clients may wait for the "idle" of any request.
+void EngineIo::with_status(Request& request, void (EngineIo::*handler)(Request&)) {
+  publish_status(request, "busy");
+  (this->*handler)(request);
+  publish_status(request, "idle");
+}
+
+void EngineIo::publish_status(const Request& request, const char* state) {
+  send(sockets_.iopub, {topic("status")}, packed_header("status"), net::view(request.header),
+       protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
+       protocol::pack(Json{{"execution_state", state}}, session_.packing()));
+}
+
+void EngineIo::interrupt_request(Request& request) {
+  shared_.inbox.interrupt();
+  reply(request, "interrupt_reply", protocol::OkReply{}, Json::object());
+}
+
 void EngineIo::abort_request(Request& request) {
   const auto json = protocol::unpack(net::view(request.content), session_.packing());
   const auto content = protocol::parse_content<protocol::AbortRequest>(json ? *json : Json());
@@ -190,11 +210,8 @@ void EngineIo::shutdown_request(Request& request) {
   protocol::ShutdownReply answer;
   answer.restart = content && content->restart;
   reply(request, protocol::ShutdownReply::type, answer, Json::object());
-  // The hub listens here and tells the clients.
-  send(sockets_.iopub, {topic("shutdown")}, packed_header(protocol::ShutdownReply::type),
-       net::view(request.header),
-       protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
-       protocol::pack(answer, session_.packing()));
+  shutdown_asked_by_ = net::view(request.header);
+  shutdown_reply_ = protocol::pack(answer, session_.packing());
   // Jupyter's own word for it; the supervisor does the rest.
   if (answer.restart) shared_.state.restart_asked = true;
   begin_stop(0, answer.restart ? "a client asked for a restart" : "a client asked for shutdown");
@@ -202,9 +219,11 @@ void EngineIo::shutdown_request(Request& request) {
 
 void EngineIo::answer_aborted(const Request& request) {
   const auto metadata = protocol::unpack(net::view(request.metadata), session_.packing());
+  publish_status(request, "busy");
   reply(request, protocol::reply_type(request.msg_type), Json{{"status", "aborted"}},
         aborted_metadata(metadata ? *metadata : Json(), options_.uuid,
                          std::chrono::system_clock::now()));
+  publish_status(request, "idle");
 }
 
 }  // namespace ddipp::engine

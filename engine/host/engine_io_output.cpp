@@ -3,6 +3,7 @@
 
 #include "engine/host/engine_io.hpp"
 #include "protocol/content.hpp"
+#include "protocol/fields.hpp"
 
 namespace ddipp::engine {
 
@@ -18,7 +19,7 @@ void EngineIo::handle(Post& post) {
   // Everything that was written before this message goes out before it.
   on_captured();
   send_streams();
-  if (!id_) return;
+  if (!id_ || is_interrupted_by_the_end(post)) return;
   if (post.channel != ChannelName::iopub) {
     shared_.state.served = true;
     for (const auto& rest : output_limit_.finish(post.parent_header)) send_stream(rest);
@@ -32,9 +33,20 @@ void EngineIo::handle(Post& post) {
        post.parent_header, post.metadata, post.content, std::move(post.buffers));
 }
 
+// The controller answers for it when the worker is gone, and says why it ended. A request is
+// answered once.
+bool EngineIo::is_interrupted_by_the_end(const Post& post) const {
+  if (!hard_exit_at_ || post.channel != ChannelName::shell) return false;
+  std::string error;
+  protocol::read_texts(post.content, session_.packing(), {{"ename", error}});
+  return error == "KeyboardInterrupt";
+}
+
 void EngineIo::handle(StreamWrite& write) {
   streams_.write(write.name, write.parent_header, write.text, net::Clock::now());
 }
+
+void EngineIo::handle(const Register&) { send_registration(); }
 
 void EngineIo::handle(const Flush&) {
   on_captured();
@@ -42,7 +54,7 @@ void EngineIo::handle(const Flush&) {
 }
 
 void EngineIo::handle(const PythonReady&) {
-  lifecycle_.on_python_ready();
+  lifecycle_.on_python_ready(net::Clock::now());
   answer_held_ping();
 }
 
@@ -53,13 +65,21 @@ void EngineIo::handle(const Aborted& aborted) {
 void EngineIo::handle(const Finish&) {
   handle(Flush{});
   shared_.outbox.close();
-  if (id_) {
-    send(sockets_.registrar, {}, packed_header(protocol::UnregistrationRequest::type),
-         empty_object_, empty_object_,
-         protocol::pack(protocol::UnregistrationRequest{*id_, {}, {}, {}}, session_.packing()));
-    shared_.state.said_goodbye = true;
-  }
+  if (id_) say_goodbye();
   reactor_.stop();
+}
+
+// The hub takes it for an end: nothing may follow.
+void EngineIo::say_goodbye() {
+  if (!shutdown_reply_.empty()) {
+    send(sockets_.iopub, {topic("shutdown")}, packed_header(protocol::ShutdownReply::type),
+         shutdown_asked_by_, protocol::pack(Json{{"engine", options_.uuid}}, session_.packing()),
+         shutdown_reply_);
+  }
+  send(sockets_.registrar, {}, packed_header(protocol::UnregistrationRequest::type), empty_object_,
+       empty_object_,
+       protocol::pack(protocol::UnregistrationRequest{*id_, {}, {}, {}}, session_.packing()));
+  shared_.state.said_goodbye = true;
 }
 
 void EngineIo::on_captured() {

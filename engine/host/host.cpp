@@ -118,19 +118,11 @@ class Host {
         capture_(net::UniqueFd(options_.stdout_read), net::UniqueFd(options_.stdout_write),
                  net::UniqueFd(options_.stderr_read), net::UniqueFd(options_.stderr_write)),
         log_("dipengine", std::make_shared<FdSink>(capture_.original_stderr())),
-        io_(options_, Shared{inbox_, outbox_, capture_, registration_, group_guard_, stack_sampler_,
-                             log_, terminate_event_.get(), exit_code_, state}),
-        context_{options_json,
-                 options_.fault_fd,
-                 state,
-                 inbox_,
-                 outbox_,
-                 capture_,
-                 registration_,
-                 group_guard_,
-                 stack_sampler_,
-                 log_,
-                 [this](int code) { exit(code); }} {
+        io_(options_, Shared{inbox_, debug_inbox_, outbox_, capture_, registration_, group_guard_,
+                             stack_sampler_, log_, terminate_event_.get(), exit_code_, state}),
+        context_{options_json, options_.fault_fd, state,    inbox_,
+                 debug_inbox_, outbox_,           capture_, registration_,
+                 group_guard_, stack_sampler_,    log_,     [this](int code) { exit(code); }} {
     close_on_exec(options_);
     log_.set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
     log_.set_level(spdlog::level::from_str(options_.log_level));
@@ -170,6 +162,7 @@ class Host {
   OutputCapture capture_;
   spdlog::logger log_;
   Inbox inbox_{pthread_self()};
+  Inbox debug_inbox_{pthread_self()};
   Outbox outbox_;
   Registration registration_;
   GroupGuard group_guard_;

@@ -68,6 +68,7 @@ PyObject* options(PyObject*, PyObject*) {
 }
 
 PyObject* wait_registered(PyObject*, PyObject*) {
+  context->outbox.push(Register{});
   Result<int> outcome = [] {
     const GilReleased released;
     return context->registration.wait();
@@ -161,9 +162,8 @@ PyObject* buffers_list(std::vector<zmq::message_t>& buffers) {
   return list.release();
 }
 
-PyObject* take(PyObject*, PyObject*) {
-  release_sent_buffers();
-  auto request = context->inbox.take();
+PyObject* take_from(Inbox& inbox) {
+  auto request = inbox.take();
   if (!request) return none();
   PyRef identities(identities_list(request->identities));
   PyRef header(to_bytes(request->header));
@@ -175,6 +175,20 @@ PyObject* take(PyObject*, PyObject*) {
   return Py_BuildValue("(iNNNNNN)", static_cast<int>(request->channel), identities.release(),
                        header.release(), parent.release(), metadata.release(), content.release(),
                        buffers.release());
+}
+
+PyObject* take(PyObject*, PyObject*) {
+  release_sent_buffers();
+  return take_from(context->inbox);
+}
+
+PyObject* debug_fd(PyObject*, PyObject*) {
+  return PyLong_FromLong(context->debug_inbox.event_fd());
+}
+
+PyObject* take_debug(PyObject*, PyObject*) {
+  context->debug_inbox.clear_event();
+  return take_from(context->debug_inbox);
 }
 
 PyObject* stopping(PyObject*, PyObject*) { return PyBool_FromLong(context->inbox.stopping()); }
@@ -382,7 +396,8 @@ PyMethodDef methods[] = {
     {"start", start, METH_VARARGS,
      "start(options_fd, state_fd): called once by dipengine, before all others."},
     {"options", options, METH_NOARGS, "JSON text of dipengine's options."},
-    {"wait_registered", wait_registered, METH_NOARGS, "Wait for the id of this engine."},
+    {"wait_registered", wait_registered, METH_NOARGS,
+     "Register, and wait for the id of this engine."},
     {"start_capture", start_capture, METH_NOARGS,
      "Send what is written to fds 1 and 2 to clients."},
     {"ready", ready, METH_NOARGS, "Python can take requests: answer heartbeats from now on."},
@@ -399,6 +414,10 @@ PyMethodDef methods[] = {
     {"clear_inbox_event", clear_inbox_event, METH_NOARGS, "Make inbox_fd() unreadable."},
     {"take", take, METH_NOARGS,
      "(channel, identities, header, parent, metadata, content, buffers) or None."},
+    {"debug_fd", debug_fd, METH_NOARGS,
+     "Descriptor that is readable when take_debug() has something."},
+    {"take_debug", take_debug, METH_NOARGS,
+     "As take(), for debug requests: they come from another thread's loop, until None."},
     {"stopping", stopping, METH_NOARGS, "Whether the engine is to end."},
     {"set_running", set_running, METH_VARARGS, "Whether SIGINT may reach Python now."},
     {"set_title", set_title, METH_VARARGS,

@@ -24,6 +24,7 @@ struct ModuleContext {
   int fault_fd;
   SharedState& state;
   Inbox& inbox;
+  Inbox& debug_inbox;
   Outbox& outbox;
   OutputCapture& capture;
   Registration& registration;

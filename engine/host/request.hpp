@@ -57,6 +57,8 @@ struct BindKernel {
   std::shared_ptr<std::promise<Result<BoundPorts>>> answer;
 };
 
+// Python has imported what it needs.
+struct Register {};
 struct Flush {};
 struct PythonReady {};
 
@@ -68,6 +70,7 @@ struct Aborted {
 // Python is done: send what is left, unregister and end the io thread.
 struct Finish {};
 
-using Outgoing = std::variant<Post, StreamWrite, BindKernel, Flush, PythonReady, Aborted, Finish>;
+using Outgoing =
+    std::variant<Post, StreamWrite, BindKernel, Register, Flush, PythonReady, Aborted, Finish>;
 
 }  // namespace ddipp::engine

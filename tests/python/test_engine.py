@@ -49,6 +49,18 @@ def test_the_interpreter_is_that_of_the_environment(engine):
     assert run(engine, code) == plain
 
 
+def test_modules_of_the_starting_folder_are_found_after_a_change_of_it(cluster: Cluster):
+    start = cluster.folder / "start"
+    start.mkdir()
+    (start / "module_of_the_start.py").write_text("X = 2\n")
+    cluster.start_controller()
+    cluster.start_engine(cwd=start)
+    view = cluster.client(1)[0]
+    assert view.apply_sync(lambda: __import__("sys").path[:2]) == ["", str(start)]
+    view.apply_sync(os.chdir, "/")
+    assert view.apply_sync(lambda: __import__("module_of_the_start").X) == 2
+
+
 def test_what_the_user_starts_holds_nothing_of_the_engine(engine):
     # The usual three, and the folder that ls reads.
     code = "import subprocess\nsubprocess.run(['ls', '/proc/self/fd'], close_fds=False)"
@@ -71,10 +83,11 @@ def test_what_only_clients_use_is_imported_when_somebody_asks_for_it(engine):
         "import sys\nprint('ipyparallel.client' in sys.modules)\n"
         "from ipyparallel.controller.dependency import Dependency\n"
         "import ipyparallel\nprint(ipyparallel.Client.__name__, ipyparallel.__version__)\n"
-        "print(ipyparallel.bind_kernel.__module__)"
+        "from ipyparallel.engine.app import IPEngine\n"
+        "print(IPEngine.instance().id, IPEngine.instance().kernel is get_ipython().kernel)"
     )
     version = ipyparallel.__version__
-    assert run(engine, code) == f"False\nClient {version}\nddipp_engine.main\n"
+    assert run(engine, code) == f"False\nClient {version}\n0 True\n"
 
 
 def test_multiprocessing_works_as_under_plain_python(engine):
@@ -223,6 +236,34 @@ def test_the_registration_does_not_wait_for_the_next_heartbeat(cluster: Cluster)
     assert cluster.client(1).ids == [0]
 
 
+@pytest.mark.parametrize("what", ["imports", "startup"])
+def test_an_engine_that_starts_slower_than_the_controller_waits_registers(
+    cluster: Cluster, tmp_path: Path, what: str
+):
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'IPython':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            time.sleep(6)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    cluster.start_controller("--IPController.registration_timeout=3")
+    if what == "imports":
+        engine = cluster.start_engine(env={**os.environ, "PYTHONPATH": str(slow)})
+    else:
+        engine = cluster.start_engine("-c", "import time; time.sleep(6)")
+    client = cluster.client(1)
+    assert client[0].apply_sync(lambda: 5) == 5
+    assert client.ids == [0]
+    waits = {"imports": "Python's imports before registering", "startup": "startup code"}
+    assert f"waiting for {waits[what]}" in engine.log.read_text()
+    assert "never answered" not in cluster.processes[0].log.read_text()
+
+
 def test_the_log_says_when_the_registration_is_complete(cluster: Cluster):
     cluster.start_controller()
     engine = cluster.start_engine()
@@ -260,7 +301,23 @@ def test_a_damaged_connection_file(cluster: Cluster):
     path.write_text(json.dumps(info))
     assert last_line(cluster.start_engine()).endswith("can't be used: it has no entry 'mux'")
     path.write_text("{")
-    assert "is not valid JSON" in last_line(cluster.start_engine())
+    engine = cluster.start_engine("--IPEngine.wait_for_url_file=0.5")
+    assert "is not valid JSON; is a controller running with this profile?" in last_line(engine)
+
+
+def test_a_connection_file_that_is_just_being_written_is_waited_for(cluster: Cluster):
+    cluster.start_controller()
+    whole = cluster.connection_file("engine").read_text()
+    path = cluster.folder / "slow.json"
+    path.write_text("")
+    engine = cluster.start_engine(f"--file={path}")
+    log = engine.log
+    wait_for(lambda: "is empty" in log.read_text(), 10)
+    path.write_text(whole[: len(whole) // 2])
+    wait_for(lambda: "is not valid JSON" in log.read_text(), 10)
+    path.write_text(whole)
+    assert cluster.client(1).ids == [0]
+    assert "waiting up to 10 s for the controller's file" in log.read_text()
 
 
 def test_a_wrong_key_of_an_engine(cluster: Cluster):
@@ -296,6 +353,34 @@ def test_no_controller_at_the_address(cluster: Cluster):
 def test_an_interpreter_that_does_not_exist(cluster: Cluster):
     assert "there is no such program" in last_line(cluster.start_engine("--python", "/no/python"))
     assert "does not behave like a Python" in last_line(cluster.start_engine("--python=/bin/true"))
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "line"),
+    [
+        (
+            "ipykernel",
+            "6.8.0",
+            "ipykernel 6.8.0 of {python} is too old: an engine needs 6.9 or later",
+        ),
+        ("jupyter_client", "6.1.12", "jupyter_client 6.1.12 of {python} is too old"),
+        ("ipykernel", "", "can't host an engine: "),
+    ],
+)
+def test_packages_that_can_not_host_an_engine_are_named_in_a_line(
+    cluster: Cluster, tmp_path: Path, package: str, version: str, line: str
+):
+    stand_in = tmp_path / "packages" / package
+    stand_in.mkdir(parents=True)
+    says = (
+        f"__version__ = {version!r}" if version else "__version__ = '99.0'; from os import nothing"
+    )
+    (stand_in / "__init__.py").write_text(says + "\n")
+    cluster.start_controller()
+    engine = cluster.start_engine(env={**os.environ, "PYTHONPATH": str(stand_in.parent)})
+    said = last_line(engine)
+    assert said.startswith("dipengine: ")
+    assert line.format(python=BIN / "python") in said.replace("python3", "python")
 
 
 def test_an_environment_without_our_package(cluster: Cluster):

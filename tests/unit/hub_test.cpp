@@ -257,7 +257,7 @@ TEST_CASE("bad requests get an error reply and change nothing") {
     CHECK(reply.type == "hub_error");
     CHECK(reply.content["status"] == "error");
   }
-  CHECK(replies[1].content["ename"] == "NotImplementedError");
+  CHECK(replies[1].content["ename"] == "KeyError");
   world.hub.on_query("p", world.message("unregistration_request", {{"id", "x"}}), kStart);
   CHECK(world.take<Reply>().empty());
 }
@@ -291,6 +291,23 @@ TEST_CASE("a stop answers what is outstanding, then tells every client once") {
   CHECK(notifications == 1);
 }
 
+TEST_CASE(
+    "of a stop that no client asked for clients are not told: they would close in its midst") {
+  World world;
+  world.hub.on_stop_signal("signal", kStart);
+  world.hub.tick(kStart);
+  CHECK(world.take<Notify>().empty());
+}
+
+TEST_CASE("a notification of the end answers the request for it") {
+  World world;
+  world.hub.on_query("c", world.message("shutdown_request"), kStart);
+  world.hub.tick(kStart);
+  const auto told = world.take<Notify>();
+  REQUIRE(told.size() == 1);
+  CHECK(told[0].parent_header["msg_type"] == "shutdown_request");
+}
+
 TEST_CASE("with nothing outstanding a stop does not wait") {
   World world;
   world.hub.on_stop_signal("signal", kStart);
@@ -321,6 +338,29 @@ TEST_CASE("an engine that was cut off comes back under its old id, by its connec
   world.hub.on_pong("b", "1", kStart);
   CHECK(world.take<EngineJoined>().size() == 1);
   CHECK(world.hub.registry().find("b")->id == 1);
+}
+
+TEST_CASE("an engine that was told to end keeps its requests until it has ended") {
+  for (const bool by_its_supervisor : {false, true}) {
+    World world;
+    world.register_engine("a");
+    world.ledger.submit(ddipp::test::make_record("m", "a"));
+    world.hub.take_actions();
+    world.hub.on_shutdown_accepted("a");
+    world.hub.on_shutdown_accepted("a");
+    world.hub.on_shutdown_accepted("unknown");
+    CHECK(world.take<EngineRetired>().size() == 1);
+    world.hub.tick(kStart + 900ms);
+    CHECK(world.take<EngineLost>().empty());
+    CHECK(world.hub.registry().contains("a"));
+    Json goodbye{{"id", 0}};
+    if (by_its_supervisor) goodbye.update(Json{{"uuid", "a"}, {"reason", "killed by signal 9"}});
+    world.hub.on_query("a", world.message("unregistration_request", goodbye), kStart + 950ms);
+    world.hub.tick(kStart + 1000ms);
+    const auto lost = world.take<EngineLost>();
+    REQUIRE(lost.size() == 1);
+    CHECK(lost[0].why == "it was shut down");
+  }
 }
 
 TEST_CASE("an engine that was shut down does not come back") {

@@ -35,12 +35,31 @@ TEST_CASE("each operator means what Mongo and ipyparallel mean by it") {
   CHECK_FALSE(asks(R"({"completed": {"$glob": "*"}})", r));
   CHECK(asks(R"({"completed": null, "engine_uuid": {"$exists": true}})", r));
   CHECK(asks(R"({"completed": {"$exists": false}})", r));
+  CHECK(asks(R"({"completed": {"$exists": ""}})", r));  // false in Python
   CHECK_FALSE(asks(R"({"completed": {"$ne": null}})", r));
   CHECK(asks(R"({"label": "training"})", r));
   CHECK(asks(R"({"msg_id": {"$all": ["xm1x", ["m1"]]}})", r));
   CHECK_FALSE(asks(R"({"msg_id": {"$all": ["m2"]}})", r));
   CHECK(asks(R"({"buffers": {"$mod": [2, 1]}})", r));  // it has one
   CHECK(asks(R"({"buffers": {"$mod": [-2, -1]}})", r));
+}
+
+TEST_CASE("a text as the operand of a test for membership is as in Python") {
+  const auto record = make_record("m1");
+  CHECK(asks(R"({"msg_id": {"$in": "xm1x"}})", *record));
+  CHECK_FALSE(asks(R"({"msg_id": {"$in": "m"}})", *record));
+  CHECK(asks(R"({"label": {"$nin": ""}})", *record));
+  CHECK_FALSE(asks(R"({"completed": {"$in": ""}})", *record));
+  CHECK_FALSE(asks(R"({"completed": {"$nin": ""}})", *record));
+  CHECK(asks(R"({"completed": {"$nin": ["a"]}})", *record));
+  CHECK(asks(R"({"msg_id": {"$all": ""}})", *record));
+  CHECK_FALSE(asks(R"({"msg_id": {"$all": "m1"}})", *record));
+}
+
+TEST_CASE("a pattern has no escapes, as with Python's fnmatch") {
+  const auto record = make_record("a\\b");
+  record->msg_id = "a\\b";
+  CHECK(asks(R"({"msg_id": {"$glob": "a\\?"}})", *record));
 }
 
 TEST_CASE("null is neither less nor greater than anything, and types don't mix") {
@@ -66,7 +85,7 @@ TEST_CASE("a bad query is refused with a line that names what is wrong") {
   CHECK(why("[]") == "a query is a map of keys to conditions");
   CHECK(why(R"({"nothing": 1})") == "records have no key 'nothing'");
   CHECK(why(R"({"msg_id": {"$near": 1}})") == "unsupported operator: '$near'");
-  CHECK(why(R"({"msg_id": {"$in": "m"}})") == "operator '$in' needs a list");
+  CHECK(why(R"({"msg_id": {"$in": 1}})") == "operator '$in' needs a list or a text");
   CHECK(why(R"({"msg_id": {"$mod": [0, 1]}})") == "operator '$mod' needs [divisor, remainder]");
   CHECK(why(R"({"msg_id": {"$glob": 1}})") == "operator '$glob' needs a text");
 }

@@ -58,6 +58,18 @@ TEST_CASE("a registration that never finishes lapses at its deadline") {
   CHECK_FALSE(registry.next_deadline());
 }
 
+TEST_CASE("an engine that is still starting renews its registration under its id") {
+  Registry registry;
+  REQUIRE(registry.begin("a", {}, kStart + 1s));
+  CHECK(*registry.begin("a", 0, kStart + 3s) == 0);
+  CHECK_FALSE(registry.begin("a", 1, kStart + 9s));
+  CHECK(registry.drop_stalled(kStart + 2s).empty());
+  CHECK(registry.drop_stalled(kStart + 3s).size() == 1);
+  CHECK(*registry.begin("a", 0, kStart + 9s) == 0);  // after it was dropped, too
+  CHECK(registry.finish("a"));
+  CHECK(registry.begin("a", 0, kStart + 9s).error() == "uuid 'a' in use");
+}
+
 TEST_CASE("in any order of events ids stay unique and both directions agree") {
   for (unsigned seed = 0; seed < 500; ++seed) {
     CAPTURE(seed);

@@ -108,15 +108,44 @@ TEST_CASE("output comes before or after the reply and is kept") {
   CHECK(ledger.find("endless")->output.size() < (std::size_t{17} << 20U));
 }
 
-TEST_CASE("a late result replaces the error of an engine's death") {
-  MemoryStore store{MemoryStoreOptions{}};
-  Ledger ledger(store);
-  ledger.submit(make_record("m", "e"));
-  auto died = make_result();
-  died.content = R"({"status": "error"})";
-  ledger.finish("m", died, kNow);
-  ledger.finish("m", make_result(), kNow);
-  CHECK((*store.find({}, true))[0]->result->content == R"({"status": "ok"})");
+TEST_CASE("a request is answered once, whoever answers it first") {
+  MemoryStore memory{MemoryStoreOptions{}};
+  NoStore none;
+  for (Store* store : {static_cast<Store*>(&memory), static_cast<Store*>(&none)}) {
+    Ledger ledger(*store);
+    int observed = 0;
+    ledger.on_finished([&](const Record&) { ++observed; });
+    auto died = make_result();
+    died.content = R"({"status": "error"})";
+    ledger.submit(make_record("given up", "e"));
+    ledger.give_up("given up", died, kNow);
+    CHECK_FALSE(ledger.finish("given up", make_result(), kNow));
+    CHECK_FALSE(ledger.finish("given up", make_result(), kNow));
+    CHECK(observed == 1);
+    if (store == &memory) {
+      CHECK((*memory.find({}, true))[0]->result->content == R"({"status": "error"})");
+    }
+    ledger.submit(make_record("given up", "e"));  // once more, by the same client
+    CHECK(ledger.finish("given up", make_result(), kNow));
+  }
+
+  Ledger ledger(memory);
+  ledger.submit(make_record("answered", "e"));
+  CHECK(ledger.finish("answered", make_result(), kNow));
+  CHECK_FALSE(ledger.finish("answered", make_result("again"), kNow));
+  CHECK(ledger.finish("of an earlier controller", make_result(), kNow));
+}
+
+TEST_CASE("what was given up is remembered within limits") {
+  NoStore none;
+  Ledger ledger(none);
+  for (std::size_t i = 0; i <= Ledger::kGivenUp; ++i) {
+    const std::string id = "m" + std::to_string(i);
+    ledger.submit(make_record(id, "e"));
+    ledger.give_up(id, make_result(), kNow);
+  }
+  CHECK(ledger.finish("m0", make_result(), kNow));
+  CHECK_FALSE(ledger.finish("m1", make_result(), kNow));
 }
 
 TEST_CASE("whatever the order of events, every request is in one list until it is finished") {

@@ -484,3 +484,21 @@ TEST_CASE("in any order of events every task ends exactly once and loads return 
     for (const auto& engine : engines) CHECK(scheduler.load(engine) == 0);
   }
 }
+
+TEST_CASE("an engine that is about to end finishes what it has and gets nothing more") {
+  World world;
+  world.scheduler.add_engine("e");
+  CHECK(world.submit(task("a")) == "a>e");
+  TaskRequest only_there = task("b");
+  only_there.targets = {"e"};
+  CHECK(world.submit(only_there).empty());
+  CHECK(world.submit(task("c")).empty());
+  world.scheduler.retire_engine("e");
+  world.scheduler.retire_engine("unknown");
+  CHECK(world.done("e", "a"));
+  CHECK(world.actions().empty());
+  world.scheduler.add_engine("f");
+  CHECK(world.actions() == "c>f");
+  world.scheduler.remove_engine("e", "0", "it was shut down");
+  CHECK(world.actions() == "b!ImpossibleDependency");
+}
