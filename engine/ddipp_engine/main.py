@@ -17,6 +17,7 @@ from typing import Any
 
 import _ddipp_engine as host
 
+from . import cell_objects
 from .lazy import parts_of
 
 #: What ``--mpi`` runs in the user's namespace.
@@ -205,6 +206,7 @@ async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -
     loop.add_reader(host.inbox_fd(), on_inbox)
     kernel = make_kernel(options, engine_id, make_logger())
     install_signal_handlers(kernel)
+    cell_objects.install()
     run_startup(kernel, options, arguments)
     redirect_output(kernel)
     host.ready()
