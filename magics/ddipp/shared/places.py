@@ -10,27 +10,29 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_FULL = (
+    "get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True, in "
+    "a cell on all ranks, gives its full values; on a rank that has lost it, make the model and its "
+    "optimizer anew on all ranks and load a checkpoint"
+)
+
 #: Module, class, and how to have it on a rank that has lost it.
 _PLACED = (
     (
         "torch.distributed.fsdp",
         "FSDPModule",
-        "get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True, "
-        "in a cell on all ranks, gives its full values; on a rank that has lost it, make the model "
-        "and its optimizer anew on all ranks and load a checkpoint",
+        _FULL,
     ),
     (
         "torch.distributed.fsdp",
         "FullyShardedDataParallel",
-        "get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True, "
-        "in a cell on all ranks, gives its full values; on a rank that has lost it, make the model "
-        "and its optimizer anew on all ranks and load a checkpoint",
+        _FULL,
     ),
     (
         "torch.distributed.tensor",
         "DTensor",
-        "its full_tensor(), called in a cell on all ranks, gives its full values; on a rank that has "
-        "lost it, make what it is part of anew and load a checkpoint",
+        "its full_tensor(), called in a cell on all ranks, gives its full values; on a rank that "
+        "has lost it, make what it is part of anew and load a checkpoint",
     ),
     (
         "torch.distributed.device_mesh",
