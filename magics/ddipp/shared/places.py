@@ -12,8 +12,8 @@ from typing import Any
 
 _FULL = (
     "get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True, in "
-    "a cell on all ranks, gives its full values; on a rank that has lost it, make the model and its "
-    "optimizer anew on all ranks and load a checkpoint"
+    "a cell on all ranks, gives its full values; on a rank that has lost it, make the model and "
+    "its optimizer anew on all ranks and load a checkpoint"
 )
 
 #: Module, class, and how to have it on a rank that has lost it.
