@@ -145,6 +145,11 @@ FAULT_ROUNDS ?= 100
 soak: install $(STAMPS)/packages-test ## Faults at random moments of a training, FAULT_ROUNDS=100 of each kind (40 minutes)
 	@DDIPP_FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/python -m pytest -q tests/python/test_random_faults.py
 
+.PHONY: programs
+programs: install $(STAMPS)/packages-test ## What people run, with two faults each (PROGRAMS=quick: 10 minutes; or names)
+	@$(BIN)/python tests/programs/run.py $(if $(filter quick,$(PROGRAMS)),--quick,$(PROGRAMS) \
+	  $(if $(PROGRAMS),,--table))
+
 .PHONY: gpu-check
 gpu-check: install ## What can only be checked on NVIDIA GPUs
 	@$(BIN)/python gpu/check.py

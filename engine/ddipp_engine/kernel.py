@@ -20,6 +20,7 @@ from ipyparallel.serialize import serialize_object, unpack_apply_message
 from ipyparallel.util import utcnow
 from traitlets import Integer, Type
 
+from . import handlers
 from .session import IOPUB, Channel, Request
 from .shell import EngineShell, printable
 
@@ -197,6 +198,7 @@ class EngineKernel(IPythonKernel):
             self.busy = True
             host.set_running(True)
         else:
+            handlers.guard(lambda: self.busy)
             host.set_running(False)
             self.busy = False
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import _ddipp_engine as host
 
+from . import cell_objects
 from .application import offer_application
 from .hosts import complaint
 from .lazy import after_import, parts_of
@@ -166,6 +167,7 @@ async def serve(options: dict[str, Any], engine_id: int, arguments: list[str]) -
     loop.add_reader(host.inbox_fd(), on_inbox)
     kernel = make_kernel(options, engine_id, make_logger())
     install_signal_handlers(kernel)
+    cell_objects.install()
     run_startup(kernel, options, arguments)
     redirect_output(kernel)
     serve_debugger(kernel)

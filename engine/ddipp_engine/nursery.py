@@ -63,6 +63,8 @@ class Imports:
             return
         if name != "numpy" and name.partition(".")[0] == "torch":
             self.add("numpy")  # torch loads it; known apart because of its threads
+            # It is read at the import. A wait in a store that is ended prints thirty lines else.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         with contextlib.suppress(Exception):
             importlib.import_module(name)
         threads = len(os.listdir("/proc/self/task"))

@@ -126,6 +126,13 @@ def test_a_sharded_tensor_says_how_to_get_its_values(group: Notebook):
         error = str(group.fail(f"{magic} parts"))
         assert error.startswith("parts can't be sent: ") and "full_tensor()" in error
         assert "\n" not in error
+    group.run(
+        "%%dip\nfrom torch.distributed.fsdp import fully_shard\n"
+        "sharded = fully_shard(torch.nn.Linear(4, 4))"
+    )
+    for magic in ("%dipull", "%dipsync"):
+        error = str(group.fail(f"{magic} sharded"))
+        assert error.startswith("sharded can't be sent: ") and "full_state_dict=True" in error
 
 
 def test_views_grads_and_attributes_survive_a_copy_between_ranks(group: Notebook):

@@ -38,7 +38,7 @@ def test_a_saved_notebook_holds_the_last_state(ipython_dir: Path):
         "%load_ext ddipp\n%makedip -n 2",
         "%dipstat",
         "%%dip -S all\nimport time\ntime.sleep(.3 * rank)\nprint('equal')\nprint('own', rank)",
-        "%%dip\nimport time\ntime.sleep(1.5)",
+        "%%dip\nfrom tqdm.auto import tqdm\nimport time\nfor _ in tqdm(range(5)): time.sleep(.3)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
@@ -47,6 +47,10 @@ def test_a_saved_notebook_holds_the_last_state(ipython_dir: Path):
     assert "idle" in html and "busy" not in html
     shown = "\n".join(one.data["text/plain"] for one in printed.outputs)
     assert shown == "[ranks 0-1]\nequal\n[rank 0]\nown 0\n[rank 1]\nown 1"
+    if "widgets" in notebook.metadata:  # ipywidgets is there
+        (saved,) = notebook.metadata.widgets.values()
+        bars = [one for one in saved["state"].values() if "Progress" in one["model_name"]]
+        assert [one["state"]["value"] for one in bars if "value" in one["state"]] == [5.0]
 
 
 def test_digits_in_a_terminal_ipython(ipython_dir: Path):

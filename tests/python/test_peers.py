@@ -162,7 +162,7 @@ def test_a_gpu_that_is_the_source_s_own_becomes_the_target_s_own(cpu_group):
     cpu_group.run(
         "from unittest import mock\n"
         "from types import SimpleNamespace\n"
-        "from ddipp.on_rank import held\n"
+        "from ddipp.on_rank.outlive import ddp\n"
         "from ddipp.shared import values\n"
         "devices = torch.device('cuda', 1), torch.device('cuda', 0), torch.device('cpu')\n"
         "with mock.patch.multiple(torch.cuda, is_initialized=lambda: True,\n"
@@ -174,6 +174,6 @@ def test_a_gpu_that_is_the_source_s_own_becomes_the_target_s_own(cpu_group):
         "parameter = SimpleNamespace(device=torch.device('cuda', 3))\n"
         "model = SimpleNamespace(parameters=lambda: iter([parameter]), device_ids=[1],\n"
         "                        output_device=1)\n"
-        "held._follow_parameters(model)\n"
+        "ddp._follow_parameters(model)\n"
         "assert (model.device_ids, model.output_device) == ([3], 3)"
     )

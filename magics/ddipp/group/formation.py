@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -13,6 +14,7 @@ from ..on_rank import membership as rank_side
 from ..on_rank import process as rank_process
 from ..recovery.leftover import Leftover
 from ..recovery.policy import Policy
+from ..shared import torchrun
 from ..shared.text import ranks_text
 from .announcer import Announcer
 from .calls import Ranks
@@ -92,13 +94,13 @@ def environments(facts: Sequence[dict[str, Any]], backend: Backend) -> list[tupl
     environments: list[tuple[Any, ...]] = []
     for rank, fact in enumerate(facts):
         here = hosts.count(fact["host"])
-        values = {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(len(facts)),
-            "LOCAL_RANK": str(hosts[:rank].count(fact["host"])),
-            "LOCAL_WORLD_SIZE": str(here),
+        values = torchrun.environment(hosts, rank)
+        defaults = {
+            "OMP_NUM_THREADS": str(max(1, fact["cores"] // here)),
+            # A wait in a store that is ended prints thirty lines of frames else.
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            **backend.environment,
         }
-        defaults = {"OMP_NUM_THREADS": str(max(1, fact["cores"] // here)), **backend.environment}
         if len(set(hosts)) == 1 and backend.loopback:
             values["GLOO_SOCKET_IFNAME"] = "lo"
         elif len(set(hosts)) > 1 and fact["interface"]:
@@ -149,15 +151,28 @@ def changes(
         lines.append(problems.pop())
     if lost:
         lines.append("groups made with new_group have ended; make them again")
+    lines += sorted({line for fact in formed for line in fact["lines"]})
     kept = [fact["models"] for rank, fact in enumerate(formed) if rank not in without_variables]
     for name in sorted({name for models in kept for name in models}):
         if len({models[name] for models in kept if name in models}) > 1:
-            lines.append(
-                f"the parameters of {name} differ between ranks: some stopped before a step of "
-                f"the optimizer and some after it. Make them equal with: %dipsync {source}{name} "
-                "and the name of the optimizer"
-            )
+            sharded = any(models.get(name, "").startswith("sharded ") for models in kept)
+            lines.append(_unequal(name, source, sharded))
     return lines
+
+
+def _unequal(name: str, source: str, sharded: bool) -> str:
+    """Say what to do with a model of which some ranks are a step ahead."""
+    variable = re.split(r"[.\[]", name)[0]  # of trainer.model: trainer
+    why = "some stopped before a step of the optimizer and some after it"
+    if sharded:
+        return (
+            f"the parts of {name} that ranks hold are a step apart: {why}. Load a checkpoint, or "
+            "make it anew on all ranks"
+        )
+    return (
+        f"the parameters of {name} differ between ranks: {why}. Make them equal with: "
+        f"%dipsync {source}{variable} and the name of the optimizer"
+    )
 
 
 def connect_client(connection_file: str | None) -> Any:

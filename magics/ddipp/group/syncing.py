@@ -58,8 +58,7 @@ def copy_variables(
         ready = _prepare(ranks, names, source, by_value, near)
         problem = _distribute(ranks, ready, source, targets, near)
         if not problem:
-            if ready["models"]:
-                ranks.apply(rank_side.renew_models)
+            ranks.apply(rank_side.renew_copies)
             return {"names": ready["names"], "skipped": ready["skipped"]}
     raise DdippError(f"{problem} (on another rank)")
 

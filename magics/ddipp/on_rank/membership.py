@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import json
 import logging
 import os
 import sys
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backends import backend_named
-from . import held, plugin
+from . import held, outlive, plugin, scripts
+from . import torch_internals as internals
 from .engine_link import engine
 from .process import (
     forget_failure,
     free_memory,
+    give_variables,
     probe,
     set_environment,
     settle,
@@ -123,26 +126,46 @@ def _sockets() -> set[int]:
 
 def _guard_groups_made_later() -> None:
     """Let groups of ``new_group`` and of device meshes be cut and aborted like the default one."""
-    c10d: Any = sys.modules["torch.distributed.distributed_c10d"]
-    make = getattr(c10d, "_new_process_group_helper", None)
-    if make is None or hasattr(make, "__wrapped__"):
-        return
+    c10d = internals.c10d()
 
-    @functools.wraps(make)
-    def make_guarded(*args: Any, **kwargs: Any) -> Any:
-        backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
-        if not c10d.is_initialized():
-            engine().allow_waits()  # of a group that the user makes after ours has ended
-        with _guarding_new_sockets(backend):
-            made = make(*args, **kwargs)
-        torch_plugin, _ = plugin.load()
-        if torch_plugin is not None:
-            name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
-            if name is not None:
-                torch_plugin.add(name)
-        return made
+    def guarded(make: Any) -> Any:
+        @functools.wraps(make)
+        def make_guarded(*args: Any, **kwargs: Any) -> Any:
+            backend = str(kwargs.get("backend", args[3] if len(args) > 3 else ""))
+            if not c10d.is_initialized():
+                engine().allow_waits()  # of a group that the user makes after ours has ended
+            with _guarding_new_sockets(backend), _in_sight("new_group"):
+                made = make(*args, **kwargs)
+            torch_plugin, _ = plugin.load()
+            if torch_plugin is not None:
+                name = c10d._world.pg_names.get(made[0] if isinstance(made, tuple) else made)
+                if name is not None:
+                    torch_plugin.add(name)
+            return made
 
-    c10d._new_process_group_helper = make_guarded
+        return make_guarded
+
+    def seen(wait: Any) -> Any:
+        @functools.wraps(wait)
+        def wait_in_sight(*args: Any, **kwargs: Any) -> Any:
+            with _in_sight("new_group"):
+                return wait(*args, **kwargs)
+
+        return wait_in_sight
+
+    module = "torch.distributed.distributed_c10d"
+    internals.replace(module, "_new_process_group_helper", guarded)
+    internals.replace(module, "_store_based_barrier", seen)
+
+
+@contextlib.contextmanager
+def _in_sight(name: str) -> Iterator[None]:
+    """Let the rank be seen to wait for others, as in a collective: it may, in the store."""
+    import torch
+
+    # The plug-in sees what process groups announce in this way.
+    with torch.profiler.record_function(f"gloo:{name}"):
+        yield
 
 
 def form_group(
@@ -179,9 +202,9 @@ def form_group(
     Returns
     -------
     dict
-        ``models``: fingerprints of DistributedDataParallel models by name; ``lost``: names of
-        groups that are of no use any more; ``problem``: why the plug-in is not used, or ``""``;
-        ``gpu``: the UUID of this rank's GPU, ``""`` for none.
+        ``models``: see :func:`outlive.verify`; ``lost``: names of groups that are of no use any
+        more; ``lines``: see :func:`outlive.renew`; ``problem``: why the plug-in is not used, or
+        ``""``; ``gpu``: the UUID of this rank's GPU, ``""`` for none.
     """
     import torch
     import torch.distributed as dist
@@ -200,10 +223,13 @@ def form_group(
     kind = backend_named(backend)
     device = kind.device(int(os.environ["LOCAL_RANK"]))
     _guard_groups_made_later()
-    held.watch_models()
+    scripts.prepare(generation, _guarding_new_sockets)
+    outlive.watch()
     wait_less_for_workers()
+    _tell_facts(rank, generation, {"group_count": _group_count, **outlive.tell()})
     with _guarding_new_sockets(backend):
-        dist.init_process_group(
+        internals.set_group_count(0)  # ranks whose last attempt failed have counted it
+        scripts.original(dist.init_process_group)(
             kind.spec,
             store=dist.PrefixStore(f"generation-{generation}", _store),
             rank=rank,
@@ -212,15 +238,39 @@ def form_group(
         )
         # Connects every pair now, so that the first cell does not pay for it.
         dist.barrier(**kind.barrier_options(device))
-    lost = held.restore_groups(_held, others, _group_count, torch_plugin)
-    held.bind_models(_default_before)
+    told = _facts_of_all(world_size, generation)
+    counts = [int(fact["group_count"]) for fact in told]
+    lost = held.restore_groups(_held, others, max(counts), generation, torch_plugin)
+    lines = outlive.renew(_default_before, told)
     _held, _default_before = [], None
     namespace = user_namespace()
-    models = held.fingerprints(namespace) if generation > 1 else {}
+    models = outlive.verify(namespace) if generation > 1 else {}
+    outlive.begin()
     if torch_plugin is not None:
         torch_plugin.count_from_here()
-    namespace.update(rank=rank, world_size=world_size, device=device, torch=torch, dist=dist)
-    return {"models": models, "lost": lost, "problem": problem, "gpu": _uuid_of(device)}
+    given = {"rank": rank, "world_size": world_size, "device": device, "torch": torch, "dist": dist}
+    give_variables(namespace, given)
+    return {
+        "models": models,
+        "lost": lost,
+        "lines": lines,
+        "problem": problem,
+        "gpu": _uuid_of(device),
+    }
+
+
+def _facts_key(generation: int, rank: int) -> str:
+    return f"facts-{generation}/{rank}"
+
+
+def _tell_facts(rank: int, generation: int, facts: dict[str, Any]) -> None:
+    """Tell the other ranks of a generation that forms what they have to agree on."""
+    _store.set(_facts_key(generation, rank), json.dumps(facts))
+
+
+def _facts_of_all(world_size: int, generation: int) -> list[dict[str, Any]]:
+    """Return what the ranks have told, by rank; to be called when all are there."""
+    return [json.loads(_store.get(_facts_key(generation, rank))) for rank in range(world_size)]
 
 
 def _uuid_of(device: Any) -> str:
@@ -244,13 +294,15 @@ def _begin_generation(generation: int, torch_plugin: plugin.Plugin | None, backe
         plugin.abort_without_plugin()
 
 
-def renew_models() -> None:
-    """Let all models begin anew as if just wrapped; all ranks at the same moment.
+def renew_copies() -> None:
+    """Let what outlives a generation begin anew after a copy; all ranks at the same moment.
 
     A model that was copied has not agreed with its peers on the order of gradients; its source has,
     and would not do it again.
     """
-    held.bind_models(None)
+    outlive.watch()
+    outlive.renew(None, [])
+    outlive.begin()
 
 
 # --- leaving -------------------------------------------------------------------------------------
@@ -285,7 +337,7 @@ def remember_group() -> None:
         torch_plugin, _ = plugin.load()
         _held = held.remember_groups(torch_plugin)
         _default_before = dist.group.WORLD
-        _group_count = held.group_count()
+        _group_count = internals.group_count()
 
 
 def _leave(dist: Any) -> None:
@@ -295,7 +347,7 @@ def _leave(dist: Any) -> None:
             abort()  # all communicators together; a destroy would wait for peers that are stuck
             return
     engine().cut_sockets(_generation)
-    dist.destroy_process_group()
+    scripts.original(dist.destroy_process_group)()
 
 
 # --- facts ----------------------------------------------------------------------------------------

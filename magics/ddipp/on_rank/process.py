@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import socket
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 from ..shared import values
 from .engine_link import connection as engine_connection
-from .engine_link import is_ours
+from .engine_link import engine, is_ours
 from .failures import watch_failures
 
 
@@ -89,11 +90,32 @@ def _interface_of(address: str) -> str:
 def set_environment(values: dict[str, str], defaults: dict[str, str]) -> None:
     """Set what torchrun would set, and what the user has not chosen."""
     os.environ.update(values)
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ and (folder := _log_folder()):
+        # Where @record of torch.distributed.elastic writes; it is made by that.
+        os.environ["TORCHELASTIC_ERROR_FILE"] = os.path.join(folder, f"error-{os.getpid()}.json")
     missing = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(missing)
     torch = sys.modules.get("torch")
     if torch is not None and "OMP_NUM_THREADS" in missing:
         torch.set_num_threads(int(missing["OMP_NUM_THREADS"]))  # it has read the variable before
+
+
+def _log_folder() -> str:
+    """Return the folder of this engine's log, or ``""``."""
+    profile: str = json.loads(engine().options()).get("profile_dir", "")
+    folder = os.path.join(profile, "log")
+    return folder if profile and os.path.isdir(folder) else ""
+
+
+_given: dict[str, Any] = {}  # variables that the cells were given
+
+
+def give_variables(namespace: dict[str, Any], variables: dict[str, Any]) -> None:
+    """Set variables of the cells, but for those that the user has bound to something else."""
+    for name, value in variables.items():
+        if name not in namespace or name not in _given or namespace[name] is _given[name]:
+            namespace[name] = value
+        _given[name] = value
 
 
 def show_as(rich: bool) -> None:
@@ -110,6 +132,9 @@ def show_as(rich: bool) -> None:
 
     shell = get_ipython()
     watch_failures(shell)
+    # By these libraries know a person at a prompt, from where they refuse to train with peers.
+    for name in ("ps1", "ps2", "ps3"):
+        vars(sys).pop(name, None)
     # Jupyter's qtconsole is what tqdm knows as a kernel whose front end shows text.
     type(shell).__name__ = "ZMQInteractiveShell" if rich else "QtInteractiveShell"
     if rich:

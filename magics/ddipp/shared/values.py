@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .definitions import class_like, fingerprint, set_class
+from .places import why_not_copied
 
 #: What every process has of its own; functions find the target's.
 _OWN = re.compile(
@@ -159,7 +160,6 @@ class _Reducers:
         # The notebook need not have loaded it.
         self._torch: Any = sys.modules.get("torch")
         self._wrapped: Any = _loaded("torch.nn.parallel.distributed", "DistributedDataParallel")
-        self._sharded = sharded_types()
 
     def reducer_override(self, thing: Any) -> Any:
         reduced = NotImplemented if self._torch is None else self._of_torch(thing)
@@ -171,6 +171,8 @@ class _Reducers:
         return reduced
 
     def _of_torch(self, thing: Any) -> Any:
+        if (reason := why_not_copied(thing)) is not None:
+            raise TypeError(reason)
         kind = type(thing)
         if kind in (self._torch.Tensor, self._torch.nn.Parameter) and _is_plain(thing):
             return self._tensor(thing)
@@ -180,8 +182,6 @@ class _Reducers:
             self.models.append(thing)
             if self._unwrap:
                 return _same, (thing.module,)
-        if isinstance(thing, self._sharded):
-            raise TypeError(why_not_copied(thing))
         return NotImplemented
 
     @staticmethod
@@ -259,31 +259,6 @@ def _namespace_here() -> dict[str, Any]:
 def _loaded(module: str, name: str) -> Any:
     """Return a class if its module is loaded, else what nothing is an instance of."""
     return getattr(sys.modules.get(module), name, ())
-
-
-def sharded_types() -> tuple[Any, ...]:
-    """Return the classes of what is in parts on all ranks, so far as they are loaded."""
-    return (
-        _loaded("torch.distributed.fsdp", "FullyShardedDataParallel"),
-        _loaded("torch.distributed.tensor", "DTensor"),
-    )
-
-
-def why_not_copied(thing: Any) -> str:
-    """Return why a copy would be wrong though it can be pickled, and what to do; or ``""``."""
-    fsdp, dtensor = sharded_types()
-    if isinstance(thing, fsdp):
-        return (
-            "a model that is in parts on all ranks (FSDP); get_model_state_dict of "
-            "torch.distributed.checkpoint.state_dict with full_state_dict=True, in a cell on all "
-            "ranks, gives its full values"
-        )
-    if isinstance(thing, dtensor):
-        return (
-            "a tensor that is in parts on all ranks (DTensor); its full_tensor(), called in a cell "
-            "on all ranks, gives its full values"
-        )
-    return ""
 
 
 # --- unpacking -----------------------------------------------------------------------------------

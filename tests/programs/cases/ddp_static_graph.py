@@ -1,0 +1,7 @@
+# DistributedDataParallel, static_graph=True
+model = torch.nn.parallel.DistributedDataParallel(network(), static_graph=True)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+
+def step(i):
+    return train(model, optimizer, batch(i))
