@@ -1,7 +1,7 @@
 """Private names of torch that ranks depend on, each behind a function that says what it is for.
 
-Tried with torch 2.11 and 2.15, and with 1.13 (the environment of fastai 1). A name that another
-version does not have is a case here, not an error elsewhere: what depends on it is left out then.
+Tried with torch 2.15, and with 1.13 so far as the tests of fastai 1 go. A name that another version
+does not have is a case here, not an error elsewhere: what depends on it is left out then.
 Nothing here loads torch.
 """
 
@@ -12,9 +12,6 @@ import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
-
-#: What these names were tried with.
-TRIED_WITH = ("1.13", "2.11", "2.15")
 
 #: Tables of torch.distributed that are keyed by group.
 GROUP_TABLES = (
