@@ -88,7 +88,7 @@ def test_tour(tmp_path: Path):
     assert "[ 6.,  8., 10.]" in tour.data("%dipull -r 1 mine")[0]["text/plain"]
     assert "mine: from rank 0 to 1" in tour.text("%dipsync -f 0")
     assert "15.0" in tour.data("%%dip -S all\nmine.sum()")[-1]["text/plain"]
-    assert tour.data("world_size * 10")[0]["text/plain"] == str(10 * ranks)
+    assert tour.of_ranks("world_size * 10") == f"[ranks 0-{ranks - 1}]\n{10 * ranks}"
     assert tour.data("dip_locally")[0]["text/plain"] in ("'-n 2'", "'-g all'")
     assert "image/png" in tour.data("plt.plot")[0]
     table = tour.data("%dipstat")[0]["text/html"]
@@ -114,7 +114,7 @@ def test_failure_and_recovery(tmp_path: Path):
     assert "ValueError: a bad batch" in raised
     assert re.search(r"rank 0 aborted in barrier #\d+ because rank 1 raised ValueError$", raised)
     assert "no rank has made progress for 2 s" in notebook.text("time.sleep(600)", "stderr")
-    assert "cell, line 4" in notebook.text("time.sleep(600)", "stderr")
+    assert "cell, line 5" in notebook.text("time.sleep(600)", "stderr")
     assert "not done after 4 s: interrupted" in notebook.error("time.sleep(600)")
     assert "killed by signal 9 (SIGKILL)" in notebook.error("os.kill")
     assert "was started again, without its variables" in notebook.text("os.kill", "stderr")

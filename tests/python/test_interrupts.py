@@ -76,11 +76,11 @@ def test_what_a_cell_that_nobody_waits_for_left_running_is_ended(monkeypatch):
         start = group.ranks.execute
         calls = []
 
-        def fail_the_second_time(rank, code):
+        def fail_the_second_time(rank, code, place):
             calls.append(rank)
             if len(calls) == 2:
                 raise OSError("no memory")
-            return start(rank, code)
+            return start(rank, code, place)
 
         monkeypatch.setattr(group.ranks, "execute", fail_the_second_time)
         begin = time.monotonic()

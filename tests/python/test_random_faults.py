@@ -197,7 +197,7 @@ def test_deaths_at_random_moments(training: Training, capsys):
             place = training.random.choice(PLACES)
             number = training.random.randrange(20)
             error = training.fails(f"fault = ({victim}, {number}, {place!r}, {kind!r})\ntrain(20)")
-        assert str(error).startswith(f"rank {victim} died: it "), str(error)
+        assert str(error).startswith(f"rank {victim} died: it "), (str(error), str(error.errors))
         training.note(fault_at)
         training.check_kept([rank for rank in everyone if rank != victim])
         training.group.sync()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ipyparallel
 import pytest
 from conftest import wait_for
 from ddipp import CellFailed, CellInterrupted, DdippError, Group
@@ -358,3 +359,21 @@ def test_after_the_death_of_all_ranks_the_next_cell_runs(capsys):
         assert "No rank has variables to copy from" in shown
         assert "%dipsync copies" not in shown
         assert [group.pull(["ran"], rank)["ran"] for rank in (0, 1)] == [0, 1]
+
+
+def test_a_death_that_is_heard_of_before_the_answer_has_its_cause_all_the_same(group, monkeypatch):
+    client = group.client
+    unwrap, first = client._unwrap_exception, []
+
+    def overtaken(content):
+        """Make up the first answer, as the client does when it hears of the engine's end before."""
+        if content.get("ename") == "EngineError" and not first:
+            first.append(content)
+            return ipyparallel.error.EngineError("Engine 1 died while running a task")
+        return unwrap(content)
+
+    monkeypatch.setattr(client, "_unwrap_exception", overtaken)
+    with pytest.raises(CellFailed, match=r"rank 1 died: it was killed by signal 9"):
+        group.run("import os\nif rank == 1: os.kill(os.getpid(), 9)\ndist.barrier()")
+    assert first
+    group.run(f"kept = rank + 10\n{WORKS}")

@@ -373,6 +373,23 @@ class Ranks:
         except (KeyError, IndexError, self._no_engines):
             return None
 
+    def told_of(self, result: Any) -> Exception | None:
+        """Return the failure that the controller has answered a request with, None without one.
+
+        Its notice that an engine is gone may overtake that answer; the client makes up one then,
+        which has no cause.
+        """
+        import ipyparallel.error
+
+        question = {"msg_id": result.msg_ids[0]}
+        with contextlib.suppress(ipyparallel.error.IPythonError):  # it keeps no records
+            for record in self.client.db_query(question, keys=["result_content"]):
+                content = record["result_content"] or {}
+                if content.get("status") == "error":
+                    error: Exception = self.client._unwrap_exception(content)
+                    return error
+        return None
+
     def last_output(self, rank: int) -> list[dict[str, Any]]:
         """Return what the last cell with output has shown: ``msg_type`` and ``content`` of each."""
         answer = self._ask(rank, wire.REPLAY_REQUEST, {})

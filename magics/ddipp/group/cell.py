@@ -16,10 +16,17 @@ from ..recovery.cell import CellFate
 from ..recovery.facts import Outcome
 from ..recovery.hang import HangWatch
 from ..shared.text import ranks_text
-from ..shared.wire import CellPlace
+from ..shared.wire import CellPlace, Facts
 from .announcer import View
 from .carrier import Carrier
-from .failures import outcome_of, shown_failure, summarize, traceback_lines
+from .failures import (
+    facts_of,
+    is_death,
+    outcome_of,
+    shown_failure,
+    summarize,
+    traceback_lines,
+)
 from .generations import policy_of
 from .interrupts import Interrupts
 
@@ -153,6 +160,7 @@ class CellRun:
             result.wait_for_output(1)
         self._flush_callbacks()
         self._show_output(0)
+        self._learn_causes()
         self._view.end(self._errors.values())
         self._take_payloads()
         requests = {rank: result.msg_ids[0] for rank, result in self._results.items()}
@@ -204,6 +212,12 @@ class CellRun:
         if new:
             self._outcomes |= new
             self._carrier.perform(self.fate.results(new, time.monotonic()))
+
+    def _learn_causes(self) -> None:
+        """Ask for the causes of deaths that the client has heard of in another way."""
+        for rank, error in self._errors.items():
+            if is_death(error) and Facts.DEATH not in facts_of(error):
+                self._errors[rank] = self._group.ranks.told_of(self._results[rank]) or error
 
     def _pending(self) -> list[int]:
         return list(self.fate.pending)
