@@ -404,7 +404,7 @@ class _Tensors:
         """Return the memory and, by number, what makes a tensor of it."""
         sharing: dict[Any, list[int]] = {}
         for number, plain in enumerate(self._plain):
-            address = plain.untyped_storage().data_ptr()
+            address = _storage(plain).data_ptr()
             key = (plain.device, address) if address else number
             sharing.setdefault(key, []).append(number)
         memories: list[memoryview] = []
@@ -418,7 +418,7 @@ class _Tensors:
             end = max(span[1] for span in spans)
             for number, plain in zip(numbers, group):
                 table[number] = self._describe(number, plain, begin, len(memories))
-            whole = max(group, key=lambda plain: plain.untyped_storage().nbytes())
+            whole = max(group, key=lambda plain: _storage(plain).nbytes())
             memories.append(_bytes_of(whole, begin, end))
         return memories, table
 
@@ -436,6 +436,12 @@ class _Tensors:
             "requires_grad": tensor.requires_grad,
             "parameter": isinstance(tensor, torch.nn.Parameter),
         }
+
+
+def _storage(tensor: Any) -> Any:
+    if hasattr(tensor, "untyped_storage"):
+        return tensor.untyped_storage()
+    return tensor.storage().untyped()  # before torch 2.0
 
 
 def _span(tensor: Any) -> tuple[int, int]:
@@ -458,7 +464,7 @@ def _bytes_of(tensor: Any, begin: int, end: int) -> memoryview:
     if end == begin:
         return memoryview(b"")
     flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-    flat.set_(tensor.untyped_storage(), begin, (end - begin,), (1,))
+    flat.set_(_storage(tensor), begin, (end - begin,), (1,))
     memory: Any = flat.cpu().numpy()
     return memoryview(memory)
 
@@ -483,7 +489,7 @@ class _Rebuilt:
         one = self._table[number]
         flat = self._storage(one["memory"], one["device"])
         tensor = torch.empty(0, dtype=getattr(torch, one["dtype"]), device=flat.device)
-        tensor.set_(flat.untyped_storage(), one["offset"], one["shape"], one["stride"])
+        tensor.set_(_storage(flat), one["offset"], one["shape"], one["stride"])
         if one["parameter"]:
             return torch.nn.Parameter(tensor, one["requires_grad"])
         return tensor.requires_grad_(one["requires_grad"])
