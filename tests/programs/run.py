@@ -254,6 +254,15 @@ def check(session: Session, program: Program, pairs: Any) -> list[Outcome]:
 # --- the table ------------------------------------------------------------------------------------
 
 
+def hardest(faults: list[str]) -> str:
+    """Return the kind of a pair's fault that takes most away."""
+    return next(
+        kind
+        for kind in ("kill", "interrupt", "raise")
+        if any(name.startswith(kind) for name in faults)
+    )
+
+
 def table(outcomes: list[Outcome]) -> str:
     """Return the table for ``docs/group.md``."""
     lines = ["| program | raises | Ctrl-C | kill -9 |", "|---|---|---|---|"]
@@ -261,9 +270,7 @@ def table(outcomes: list[Outcome]) -> str:
         row = [title]
         for kind in ("raise", "interrupt", "kill"):
             results = {
-                one.result
-                for one in outcomes
-                if one.title == title and any(name.startswith(kind) for name in one.faults)
+                one.result for one in outcomes if one.title == title and hardest(one.faults) == kind
             }
             word = next(
                 (w for w in ("failed", "made anew", "goes on") if w in results), "not tried"
