@@ -50,7 +50,7 @@ def cells(side: str) -> Iterator[tuple[Kernel, str]]:
                 path = cluster.folder / "security" / "ipcontroller-client.json"
                 kernel.run(
                     f"import ipyparallel\nclient = ipyparallel.Client({str(path)!r})\n"
-                    "view = client[:]\nview.activate()\n"
+                    "view = client[:]\nview.block = True\nview.activate()\n"
                     "view.scatter('RANK', [0, 1], block=True, flatten=True)"
                 )
                 yield kernel, "%%px"
