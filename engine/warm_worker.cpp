@@ -1,6 +1,5 @@
 #include "engine/warm_worker.hpp"
 
-#include <cerrno>
 #include <filesystem>
 #include <sched.h>
 #include <sys/stat.h>
@@ -76,13 +75,7 @@ NurseryRequest warm_worker_request(const Options& options, const WorkerStart& st
 }
 
 std::string enter_nursery(const Interpreter& interpreter, int listener) {
-  std::vector<std::string> arguments{interpreter.executable, "-c", kBootstrap, host_library(),
-                                     std::to_string(listener)};
-  std::vector<char*> pointers;
-  for (auto& argument : arguments) pointers.push_back(argument.data());
-  pointers.push_back(nullptr);
-  ::execv(interpreter.executable.c_str(), pointers.data());
-  return "can't run " + interpreter.executable + ": " + std::generic_category().message(errno);
+  return replace_by(interpreter, {"-c", kBootstrap, host_library(), std::to_string(listener)});
 }
 
 }  // namespace ddipp::engine

@@ -89,6 +89,15 @@ std::string host_library() {
   return (folder / "../lib/ddipp/libddipp_engine_host.so").lexically_normal().string();
 }
 
+std::string replace_by(const Interpreter& interpreter, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), interpreter.executable);
+  std::vector<char*> pointers;
+  for (auto& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  ::execv(interpreter.executable.c_str(), pointers.data());
+  return "can't run " + interpreter.executable + ": " + std::generic_category().message(errno);
+}
+
 std::string enter_interpreter(const Interpreter& interpreter, const Options& options,
                               const WorkerStart& start, const WorkerSide& side) {
   for (const int fd : {side.state, side.stdout_read, side.stdout_write, side.stderr_read,
@@ -96,16 +105,11 @@ std::string enter_interpreter(const Interpreter& interpreter, const Options& opt
     keep_open(fd);
   }
   const int options_fd = as_file(host_options(options, start, side).dump());
-  std::vector<std::string> arguments{
-      interpreter.executable,    "-c", kBootstrap, host_library(), std::to_string(options_fd),
-      std::to_string(side.state)};
+  std::vector<std::string> arguments{"-c", kBootstrap, host_library(), std::to_string(options_fd),
+                                     std::to_string(side.state)};
   arguments.insert(arguments.end(), options.python_arguments.begin(),
                    options.python_arguments.end());
-  std::vector<char*> pointers;
-  for (auto& argument : arguments) pointers.push_back(argument.data());
-  pointers.push_back(nullptr);
-  ::execv(interpreter.executable.c_str(), pointers.data());
-  return "can't run " + interpreter.executable + ": " + std::generic_category().message(errno);
+  return replace_by(interpreter, std::move(arguments));
 }
 
 }  // namespace ddipp::engine

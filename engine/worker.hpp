@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/options.hpp"
 #include "engine/python_probe.hpp"
@@ -17,6 +18,9 @@ protocol::Json host_options(const Options& options, const WorkerStart& start,
 
 // Path of the host library.
 std::string host_library();
+
+// Runs the interpreter in place of this program. Comes back only when that fails, with one line.
+std::string replace_by(const Interpreter& interpreter, std::vector<std::string> arguments);
 
 // Replaces this program by the interpreter. Comes back only when that fails, with one line.
 std::string enter_interpreter(const Interpreter& interpreter, const Options& options,
